@@ -1,0 +1,113 @@
+import type { Event, Header } from './event.ts'
+import { MillraceError } from './errors.ts'
+import { isPosition } from './position.ts'
+import type { QueueRecord, StoredRecord } from './queue.ts'
+
+/**
+ * An event as a record of the queue. `id` and `type` are unprefixed, as Debezium's outbox router writes them, so that
+ * its consumers read our records unchanged; ours carry the prefix. Readers accept format N and N-1.
+ */
+export const HEADER = {
+  id: 'id',
+  type: 'type',
+  source: 'millrace-source',
+  position: 'millrace-position',
+  prev: 'millrace-prev',
+  committedAt: 'millrace-committed-at',
+  format: 'millrace-format',
+  version: 'schema-version',
+} as const
+
+export const FORMAT = '1'
+
+const OWN = new Set<string>(Object.values(HEADER))
+
+/** whether a header name is ours: refused at emit, never passed as a user's */
+export function isReservedHeader(name: string): boolean {
+  return OWN.has(name) || name.startsWith('millrace-')
+}
+
+export function toRecord(event: Event): QueueRecord {
+  const headers: Header[] = [
+    [HEADER.id, event.id],
+    [HEADER.type, event.type],
+    [HEADER.source, event.source],
+    [HEADER.position, event.position],
+    [HEADER.committedAt, String(event.committedAt)],
+    [HEADER.format, FORMAT],
+    [HEADER.version, event.version],
+  ]
+  if (event.prev !== null) headers.push([HEADER.prev, event.prev])
+  for (const header of event.headers) headers.push(header)
+  return { key: event.key, value: event.value, headers }
+}
+
+const text = new TextDecoder('utf-8', { fatal: false })
+
+/**
+ * The event that a record carries, or null for a record of a foreign producer (it has no `millrace-format` header).
+ * @throws MILLRACE_RECORD_INVALID for a record that says it is ours and cannot be read
+ */
+export function fromRecord(record: StoredRecord): Event | null {
+  let format: string | undefined
+  let id = ''
+  let type = ''
+  let source = ''
+  let position = ''
+  let prev: string | null = null
+  let committedAt = ''
+  let version = '1'
+  const headers: Header[] = []
+  for (const [name, value] of record.headers) {
+    switch (name) {
+      case HEADER.format:
+        format = text.decode(value)
+        break
+      case HEADER.id:
+        id = text.decode(value)
+        break
+      case HEADER.type:
+        type = text.decode(value)
+        break
+      case HEADER.source:
+        source = text.decode(value)
+        break
+      case HEADER.position:
+        position = text.decode(value)
+        break
+      case HEADER.prev:
+        prev = text.decode(value)
+        break
+      case HEADER.committedAt:
+        committedAt = text.decode(value)
+        break
+      case HEADER.version:
+        version = text.decode(value)
+        break
+      default:
+        headers.push([name, value])
+    }
+  }
+  if (format === undefined) return null
+  if (format !== FORMAT)
+    throw new MillraceError('MILLRACE_RECORD_INVALID', `record format ${format} is not one this version reads (${FORMAT})`, {
+      remedy: 'upgrade appliers before relays',
+      fields: { offset: String(record.offset) },
+    })
+  if (!isPosition(position) || (prev !== null && !isPosition(prev)) || source === '' || record.key === null)
+    throw new MillraceError('MILLRACE_RECORD_INVALID', 'a record of format 1 lacks its source, key or position, or one is malformed', {
+      fields: { offset: String(record.offset), source, position },
+    })
+  return {
+    source,
+    position,
+    prev,
+    id,
+    type,
+    key: record.key,
+    value: record.value,
+    headers,
+    committedAt: Number(committedAt),
+    version,
+  }
+}

@@ -1,0 +1,56 @@
+import type { ChangeBatch } from './change.ts'
+import type { Finding } from './finding.ts'
+import type { Lsn } from './position.ts'
+
+/** A source: one database's stream of outbox changes, with its slot. */
+export interface Source {
+  readonly name: string
+  check(): Promise<readonly Finding[]>
+  /**
+   * Takes the slot (it is the lease: one session at a time) and starts the stream, whose delivery begins with the
+   * first transaction that is not confirmed, whole.
+   * @throws MILLRACE_SLOT_IN_USE while another process holds it; callers wait and try again
+   */
+  open(options: SourceOpenOptions): Promise<SourceSession>
+  /** The copy of the relay's state kept in the source's own database; null before `init`. */
+  readonly stateCopy: StateCopy
+}
+
+export interface SourceOpenOptions {
+  /** the epoch of positions, from the relay's state */
+  readonly epoch: number
+  readonly signal: AbortSignal
+}
+
+export interface StateCopy {
+  read(): Promise<string | null>
+  write(state: string): Promise<void>
+}
+
+/** What the source says of itself when a session begins; the relay's state must agree with it. */
+export interface SourceIdentity {
+  readonly systemId: string
+  readonly timeline: number
+  readonly slot: string
+  readonly confirmed: Lsn
+}
+
+export interface SourceSession {
+  readonly identity: SourceIdentity
+  /**
+   * The next batch: what has been read, at most `maxChanges` and about `maxBytes`, waiting only when there is nothing.
+   * Null when the session was closed by us. While nobody asks, reading stops at a byte budget and the status timer
+   * goes on.
+   * @throws when the stream breaks; the session is over then
+   */
+  next(limit: { readonly maxChanges: number; readonly maxBytes: number }): Promise<ChangeBatch | null>
+  /** From now on the status messages say this LSN. Only what a durable state covers may be said. */
+  confirm(lsn: Lsn): void
+  /** the server asked for a reply that it will not get before the next confirm (it may be shutting down): confirm soon */
+  readonly wantsConfirm: boolean
+  /** how far the server had sent, and when it was last heard (ms) */
+  readonly walEnd: Lsn
+  readonly heardAt: number
+  /** Says the last confirmed LSN, ends the stream and gives the slot back. */
+  close(): Promise<void>
+}
