@@ -42,6 +42,20 @@ export function toRecord(event: Event): QueueRecord {
   return { key: event.key, value: event.value, headers }
 }
 
+/**
+ * What a record weighs in a queue, in bytes: key, value, header names and values, and 16 for the lengths around each
+ * of them, which no queue exceeds.
+ */
+export function recordBytes(record: QueueRecord): number {
+  let bytes = 64 + record.key.length + (record.value?.length ?? 0)
+  for (const [name, value] of record.headers)
+    bytes += 16 + utf8Bytes(name) + (typeof value === 'string' ? utf8Bytes(value) : value.length)
+  return bytes
+}
+
+const encoder = new TextEncoder()
+const utf8Bytes = (value: string): number => encoder.encode(value).length
+
 const text = new TextDecoder('utf-8', { fatal: false })
 
 /**

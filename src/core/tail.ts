@@ -1,0 +1,80 @@
+import { MillraceError } from './errors.ts'
+import type { Event } from './event.ts'
+import type { OffsetRange, TopicPartition } from './queue.ts'
+import type { Tail } from './relay-state.ts'
+
+/**
+ * Finding a partition's tail at the start of a session (PROTOCOL 2.3 rule 2): from the recorded tail, reading forward.
+ * Never "the last record" alone: it may be a zombie's late run, retention may have taken it, and a loss in the broker
+ * would be bridged without a word.
+ */
+export interface TailSearch {
+  readonly partition: TopicPartition
+  readonly source: string
+  readonly recorded: Tail
+  /** what is to be read: the recorded record itself where it is still retained, and all after it */
+  readonly range: OffsetRange
+  /** retention has taken the recorded record, and perhaps some after it: the chain cannot be followed to it */
+  readonly trimmed: boolean
+  readonly tail: Tail
+}
+
+/** @throws MILLRACE_QUEUE_LOST_END (i): the log ends at or before the recorded offset */
+export function beginSearch(partition: TopicPartition, source: string, recorded: Tail, log: OffsetRange): TailSearch {
+  if (log.end <= recorded.offset)
+    throw lostEnd(partition, recorded, `its log ends at ${log.end}, but offset ${recorded.offset} was acknowledged`)
+  const trimmed = log.start > recorded.offset + 1n
+  const from = recorded.position === null ? recorded.offset + 1n : recorded.offset
+  return {
+    partition,
+    source,
+    recorded,
+    range: { start: from < log.start ? log.start : from, end: log.end },
+    trimmed,
+    tail: recorded,
+  }
+}
+
+/**
+ * The search after one more record: `event` is null for a record that is not an event of any source.
+ * @throws MILLRACE_QUEUE_LOST_END (ii): another record stands at the recorded offset; (iii) the chain is broken
+ */
+export function searchStep(search: TailSearch, offset: bigint, event: Event | null): TailSearch {
+  const { recorded, partition, source } = search
+  const ours = event !== null && event.source === source ? event : null
+  if (offset === recorded.offset && recorded.position !== null) {
+    if (ours?.position !== recorded.position)
+      throw lostEnd(partition, recorded, `another record stands at offset ${offset}, where ${recorded.position} was acknowledged`)
+    return search
+  }
+  if (ours === null) return search
+  const { position } = search.tail
+  if (position !== null && ours.position <= position) return search
+  if (ours.prev !== position && !search.trimmed)
+    throw lostEnd(partition, recorded, `the record at offset ${offset} follows ${ours.prev}, but ${position} was read before it`)
+  return { ...search, tail: { position: ours.position, offset } }
+}
+
+/** @throws MILLRACE_QUEUE_LOST_END (ii): the log holds nothing at the recorded offset although retention has not reached it */
+export function endSearch(search: TailSearch, recordedSeen: boolean): Tail {
+  const { recorded, range, partition } = search
+  if (recorded.position !== null && range.start === recorded.offset && !recordedSeen)
+    throw lostEnd(partition, recorded, `no record stands at offset ${recorded.offset}, where ${recorded.position} was acknowledged`)
+  return search.tail
+}
+
+/** @throws MILLRACE_QUEUE_LOST_END (iv): lost under a live session */
+export function acknowledged(partition: TopicPartition, tail: Tail, baseOffset: bigint, count: number, last: Tail['position']): Tail {
+  if (baseOffset <= tail.offset)
+    throw lostEnd(partition, tail, `it acknowledged offset ${baseOffset}, but offset ${tail.offset} was acknowledged before`)
+  return { position: last, offset: baseOffset + BigInt(count) - 1n }
+}
+
+function lostEnd(partition: TopicPartition, recorded: Tail, what: string): MillraceError {
+  const { topic } = partition
+  return new MillraceError('MILLRACE_QUEUE_LOST_END', `the queue lost events of ${topic}/${partition.partition}: ${what}`, {
+    remedy:
+      'the relay stops before it would bridge the gap; every event up to the recorded position was published once, so look for a restored, truncated or re-created topic',
+    fields: { topic, partition: partition.partition, recordedPosition: recorded.position, recordedOffset: String(recorded.offset) },
+  })
+}

@@ -1,0 +1,192 @@
+import { setTimeout as wait } from 'node:timers/promises'
+import { backoff } from '../core/backoff.ts'
+import type { Log } from '../core/connector.ts'
+import { codeOf } from '../core/errors.ts'
+import { policyFor } from '../core/policy.ts'
+import type { Consumer, Queue } from '../core/queue.ts'
+import type { Sink } from '../core/sink.ts'
+import { type ConflictMark, followLane, type LaneFollower, type PartitionStatus } from './lane-follower.ts'
+
+/**
+ * The applier: queue → sink. A member of the sink's consumer group; each partition it is assigned becomes a lane of
+ * its own, so that a slow or halted one holds back no other.
+ */
+export interface ApplierOptions {
+  /** the sink's name */
+  readonly name: string
+  readonly pipeline: string
+  readonly sink: Sink
+  readonly queue: Queue
+  /** as `Queue.topics` takes them: a trailing `*` matches all that begin so */
+  readonly topics: readonly string[]
+  readonly start: 'earliest' | 'latest' | number
+  /** null: every source */
+  readonly sources: readonly string[] | null
+  readonly log: Log
+  readonly now: () => number
+  readonly random: () => number
+}
+
+export interface ApplierStatus {
+  readonly phase: 'starting' | 'running' | 'waiting' | 'halted' | 'stopped'
+  readonly error: Error | null
+  /** topics that were found, of those wanted */
+  readonly topics: readonly string[]
+  readonly partitions: readonly PartitionStatus[]
+}
+
+export interface Applier {
+  status(): ApplierStatus
+  /** resolves when stopped, rejects with the reason when the whole sink is halted */
+  readonly done: Promise<void>
+  /** finishes the batches under way, keeps their checkpoints, leaves the group */
+  stop(): Promise<void>
+}
+
+/** topics are made by relays: how often to look for those that are still missing (ms) */
+const TOPICS_INTERVAL = 2_000
+const OBSERVE_INTERVAL = 5_000
+/** how long a fenced lane waits for the group to take its partition before the member joins anew (ms) */
+const FENCED_PATIENCE = 10_000
+
+export function startApplier(options: ApplierOptions): Applier {
+  const { queue, sink, random } = options
+  const log = options.log.child({ sink: options.name })
+  const stopping = new AbortController()
+  const lanes = new Map<string, LaneFollower>()
+  let phase: ApplierStatus['phase'] = 'starting'
+  let error: Error | null = null
+  let topics: readonly string[] = []
+
+  const wanted = async (): Promise<readonly string[]> => [...(await queue.topics(options.topics)).keys()].sort()
+
+  /** One membership of the group: until we stop, it breaks, topics appear, or a fenced lane needs a new assignment. */
+  async function membership(): Promise<void> {
+    topics = await wanted()
+    if (topics.length === 0) {
+      phase = 'running'
+      error = null
+      await wait(TOPICS_INTERVAL, undefined, { signal: stopping.signal }).catch(() => {})
+      return
+    }
+    const ended = new AbortController()
+    const signal = AbortSignal.any([ended.signal, stopping.signal])
+    const consumer = await queue.consume({
+      group: `millrace.${options.pipeline}.${options.name}`,
+      clientId: `millrace-${options.pipeline}`,
+      topics,
+      signal,
+    })
+    const following = new Set<Promise<unknown>>()
+    const watch = watchTopics(ended)
+    const observer = observeLanes(signal)
+    try {
+      phase = 'running'
+      error = null
+      await followAssignments(consumer, ended, following)
+    } finally {
+      ended.abort()
+      await Promise.allSettled([consumer.close(), watch, observer, ...following])
+      lanes.clear()
+    }
+  }
+
+  async function followAssignments(consumer: Consumer, ended: AbortController, following: Set<Promise<unknown>>): Promise<void> {
+    for await (const assignment of consumer) {
+      const key = `${assignment.topic}/${assignment.partition}`
+      const lane = followLane({
+        assignment,
+        after: lanes.get(key)?.done,
+        queue,
+        sink,
+        start: options.start,
+        sources: options.sources === null ? null : new Set(options.sources),
+        log,
+        now: options.now,
+        random,
+        markConflict,
+        mayResolve,
+      })
+      lanes.set(key, lane)
+      const followed = lane.done.then(async (why) => {
+        if (why === 'fenced') {
+          await wait(FENCED_PATIENCE, undefined, { signal: assignment.signal }).catch(() => {})
+          if (!assignment.signal.aborted) ended.abort()
+        }
+        if (lanes.get(key) === lane) lanes.delete(key)
+        following.delete(followed)
+      })
+      following.add(followed)
+    }
+  }
+
+  async function watchTopics(ended: AbortController): Promise<void> {
+    const signal = AbortSignal.any([ended.signal, stopping.signal])
+    const known = topics.join('\n')
+    while (!signal.aborted) {
+      await wait(TOPICS_INTERVAL, undefined, { signal }).catch(() => {})
+      const found = signal.aborted ? known : (await wanted().catch(() => null))?.join('\n')
+      if (found !== undefined && found !== known) ended.abort()
+    }
+  }
+
+  async function observeLanes(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await wait(OBSERVE_INTERVAL, undefined, { signal }).catch(() => {})
+      for (const lane of lanes.values()) if (!signal.aborted) await lane.observe().catch(() => {})
+    }
+  }
+
+  async function markConflict(): Promise<ConflictMark> {
+    const mark = new Map<string, Awaited<ReturnType<Queue['ranges']>>>()
+    for (const topic of topics) mark.set(topic, await queue.ranges(topic))
+    return mark
+  }
+
+  /** PROTOCOL 2.4: until every partition has been applied to the end it had, a value may just not be given up yet. */
+  async function mayResolve(since: ConflictMark): Promise<boolean> {
+    const offsets = new Map((await sink.checkpoints()).map((c) => [`${c.topic}/${c.partition}`, c.offset ?? 0n]))
+    for (const [topic, ranges] of since)
+      for (const [partition, { start, end }] of ranges.entries()) {
+        const key = `${topic}/${partition}`
+        if (lanes.get(key)?.inConflict || start === end) continue
+        if ((offsets.get(key) ?? 0n) < end) return true
+      }
+    return false
+  }
+
+  async function run(): Promise<void> {
+    let attempts = 0
+    while (!stopping.signal.aborted) {
+      try {
+        await membership()
+        attempts = 0
+      } catch (caught) {
+        error = caught as Error
+        const policy = policyFor(error)
+        if (policy === 'halt') {
+          phase = 'halted'
+          log.error({ err: error, code: codeOf(error) }, 'the sink is halted')
+          throw error
+        }
+        attempts++
+        phase = 'waiting'
+        const delay = backoff(attempts, random, policy === 'retry-slowly' ? { base: 5_000, cap: 60_000 } : {})
+        log.warn({ err: error, code: codeOf(error), attempts, delay }, 'the sink cannot follow the queue; trying again')
+        await wait(delay, undefined, { signal: stopping.signal }).catch(() => {})
+      }
+    }
+    phase = 'stopped'
+  }
+
+  const done = run()
+  done.catch(() => {})
+  return {
+    status: () => ({ phase, error, topics, partitions: [...lanes.values()].map((lane) => lane.status()) }),
+    done,
+    async stop() {
+      stopping.abort()
+      await done.catch(() => {})
+    },
+  }
+}

@@ -1,0 +1,169 @@
+import type { Change } from '../core/change.ts'
+import { MillraceError } from '../core/errors.ts'
+import type { Header } from '../core/event.ts'
+import { partitionOf } from '../core/murmur2.ts'
+import type { Position } from '../core/position.ts'
+import type { PartitionRecords, QueueRecord } from '../core/queue.ts'
+import { recordBytes, toRecord } from '../core/record.ts'
+import { topicOf } from '../core/topic-template.ts'
+import type { RelayState, Tail } from '../core/relay-state.ts'
+import { acknowledged } from '../core/tail.ts'
+
+/**
+ * What to publish of what was read: decided per partition against its tail, never against one global maximum, because
+ * one partition may be ahead of another when a session ends in the middle of a request (PROTOCOL 2.3).
+ *
+ * Holds the tails as the queue has acknowledged them; one request is under way at a time.
+ */
+export interface RelayPlan {
+  readonly topics: ReadonlyMap<string, readonly Tail[]>
+  /** the topics of these changes that the relay's state does not know yet: record them before planning */
+  unknownTopics(changes: readonly Change[]): readonly string[]
+  addTopic(topic: string, tails: readonly Tail[]): void
+  /** The records to publish, each with its place in its partition's chain; what stands in the queue already is dropped. */
+  plan(changes: readonly Change[]): Planned
+  /** @throws MILLRACE_QUEUE_LOST_END (iv) when an acknowledged offset is not above the one before it */
+  acknowledge(planned: Planned, baseOffsets: readonly bigint[]): void
+}
+
+export interface Planned {
+  readonly batches: readonly PlannedPartition[]
+  /** how many records; the rest of the changes were there before */
+  readonly count: number
+  /** why the change after the planned ones cannot be published; what stands before it is published all the same */
+  readonly refused: MillraceError | null
+}
+
+interface PlannedPartition extends PartitionRecords {
+  readonly records: QueueRecord[]
+  last: Position
+}
+
+export function createPlan(options: {
+  readonly source: string
+  readonly topicTemplate: string
+  readonly maxRecordBytes: number
+  readonly state: RelayState
+}): RelayPlan {
+  const { source, topicTemplate, maxRecordBytes } = options
+  // our own headers take a few hundred bytes: below this a record fits without being measured
+  const sureBytes = maxRecordBytes - 2_048
+  const topics = new Map<string, Tail[]>([...options.state.topics].map(([topic, tails]) => [topic, [...tails]]))
+  // aggregate types are few: the template is filled in once for each
+  const names = new Map<string, string>()
+  const topicFor = (aggregateType: string): string => {
+    let topic = names.get(aggregateType)
+    if (topic === undefined) {
+      topic = topicOf(topicTemplate, aggregateType)
+      if (names.size < 10_000) names.set(aggregateType, topic)
+    }
+    return topic
+  }
+
+  return {
+    topics,
+    unknownTopics(changes) {
+      const unknown = new Set<string>()
+      let lastType = ''
+      for (const { aggregateType } of changes) {
+        if (aggregateType === lastType) continue
+        lastType = aggregateType
+        const topic = topicFor(aggregateType)
+        if (!topics.has(topic)) unknown.add(topic)
+      }
+      return [...unknown]
+    },
+    addTopic(topic, tails) {
+      topics.set(topic, [...tails])
+    },
+    plan(changes) {
+      let refused: MillraceError | null = null
+      const byTopic = new Map<string, (PlannedPartition | undefined)[]>()
+      const batches: PlannedPartition[] = []
+      let count = 0
+      for (const change of changes) {
+        const topic = topicFor(change.aggregateType)
+        const tails = topics.get(topic)
+        if (tails === undefined) throw new MillraceError('MILLRACE_INTERNAL', `planned before the topic ${topic} was recorded`)
+        const partition = partitionOf(change.orderingKey ?? change.aggregateId, tails.length)
+        let slots = byTopic.get(topic)
+        if (slots === undefined) {
+          slots = new Array(tails.length).fill(undefined)
+          byTopic.set(topic, slots)
+        }
+        let target = slots[partition]
+        const prev = target?.last ?? (tails[partition] as Tail).position
+        if (prev !== null && change.position <= prev) continue
+        let headers: readonly Header[] | MillraceError = NO_HEADERS
+        if (change.headers !== null) headers = userHeaders(change)
+        if (headers instanceof MillraceError) {
+          refused = headers
+          break
+        }
+        const record = toRecord({
+          source,
+          position: change.position,
+          prev,
+          id: change.id,
+          type: change.type,
+          key: change.aggregateId,
+          value: change.payload,
+          headers,
+          committedAt: change.committedAt,
+          version: change.version,
+        })
+        if (change.bytes > sureBytes && recordBytes(record) > maxRecordBytes) {
+          refused = tooLarge(change, topic, recordBytes(record), maxRecordBytes)
+          break
+        }
+        if (target === undefined) {
+          target = { topic, partition, records: [], last: change.position }
+          slots[partition] = target
+          batches.push(target)
+        }
+        target.records.push(record)
+        target.last = change.position
+        count++
+      }
+      return { batches, count, refused }
+    },
+    acknowledge(planned, baseOffsets) {
+      planned.batches.forEach((batch, i) => {
+        const tails = topics.get(batch.topic) as Tail[]
+        const tail = tails[batch.partition] as Tail
+        tails[batch.partition] = acknowledged(batch, tail, baseOffsets[i] as bigint, batch.records.length, batch.last)
+      })
+    },
+  }
+}
+
+const NO_HEADERS: readonly Header[] = []
+
+/** The headers column: a flat object of strings, held by the table's constraint; a mapped foreign table may differ. */
+function userHeaders(change: Change): readonly Header[] | MillraceError {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(change.headers as string)
+  } catch {
+    parsed = undefined
+  }
+  if (parsed === null) return NO_HEADERS
+  const entries = typeof parsed === 'object' && !Array.isArray(parsed) ? Object.entries(parsed as object) : null
+  if (entries?.every((entry): entry is [string, string] => typeof entry[1] === 'string')) return entries
+  return new MillraceError('MILLRACE_OUTBOX_ROW_INVALID', `the outbox row ${change.id} has headers that are not an object of strings`, {
+    remedy: 'headers must be a JSON object whose values are strings, such as {"traceparent": "00-…"}',
+    fields: { position: change.position, id: change.id, type: change.type },
+  })
+}
+
+function tooLarge(change: Change, topic: string, bytes: number, maxRecordBytes: number): MillraceError {
+  return new MillraceError(
+    'MILLRACE_EVENT_TOO_LARGE',
+    `the event ${change.id} (${change.type}) makes a record of ${bytes} bytes, and one of ${topic} may have ${maxRecordBytes}`,
+    {
+      remedy:
+        "raise the queue's limit (Kafka: max.message.bytes of the topic) and start again; to refuse such events at the writer, set source.outbox.maxEventBytes and run millrace init",
+      fields: { position: change.position, id: change.id, type: change.type, topic },
+    },
+  )
+}

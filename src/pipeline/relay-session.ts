@@ -1,0 +1,316 @@
+import type { ChangeBatch } from '../core/change.ts'
+import type { Log } from '../core/connector.ts'
+import { MillraceError } from '../core/errors.ts'
+import { formatLsn, type Lsn, type Position } from '../core/position.ts'
+import type { Publisher, Queue } from '../core/queue.ts'
+import { fromRecord } from '../core/record.ts'
+import {
+  decodeState,
+  encodeState,
+  latestState,
+  type RelayState,
+  resumeState,
+  stateKey,
+  statePrefix,
+  type Tail,
+} from '../core/relay-state.ts'
+import type { Source, SourceSession } from '../core/source.ts'
+import { beginSearch, endSearch, searchStep } from '../core/tail.ts'
+import { createPlan, type RelayPlan } from './relay-plan.ts'
+
+/** Where tests kill the process: each edge at which something has just become durable, or is about to. */
+export type Failpoint = 'read' | 'planned' | 'sent' | 'acked' | 'topic-recorded' | 'state-written' | 'confirmed'
+
+/** What a session tells while it runs; the relay keeps it for status and metrics. */
+export interface SessionReport {
+  running(session: SourceSession): void
+  published(topic: string, count: number, position: Position): void
+  confirmed(lsn: Lsn): void
+}
+
+export interface SessionOptions {
+  readonly source: Source
+  readonly queue: Queue
+  readonly topicTemplate: string
+  readonly fingerprint: string
+  /** topics that sinks wait for: made at the start, so that they need not wait for a first event */
+  readonly sinkTopics: readonly string[]
+  readonly log: Log
+  readonly now: () => number
+  readonly failpoint: (name: Failpoint) => Promise<void> | void
+  readonly report: SessionReport
+  /** asks for a drain: stop reading, publish what is under way, record, confirm, give the slot back */
+  readonly drain: AbortSignal
+}
+
+/** one request: enough to be worth a round trip, small enough to be acknowledged soon */
+const BATCH = { maxChanges: 2_000, maxBytes: 1 << 20 }
+/** the state is written, and the slot confirmed, at least this often while events flow (ms) */
+const STATE_INTERVAL = 1_000
+/** … and this often when only an idle database's WAL end moves */
+const IDLE_STATE_INTERVAL = 10_000
+const COPY_INTERVAL = 10_000
+const LOG_END_INTERVAL = 60_000
+/** how often the session looks whether any of these is due */
+const TICK = 50
+
+/**
+ * One session of the relay: owns the slot, finds the tails, publishes and confirms until it is drained or something
+ * fails. Any doubt ends it (PROTOCOL 2.3 rule 4); the next one begins from durable state alone.
+ */
+export async function runSession(options: SessionOptions): Promise<void> {
+  const { source, queue, report, drain, failpoint, log } = options
+  const ended = new AbortController()
+  const states = await queue.state.read(statePrefix(source.name))
+  const session = await source.open({ epoch: latestState(states)?.epoch ?? 1, signal: ended.signal })
+  let publisher: Publisher | undefined
+  try {
+    const begun = await begin(options, session)
+    const { plan, keeper } = begun
+    publisher = await queue.publisher()
+    for (const topic of options.sinkTopics) if (!plan.topics.has(topic)) await recordTopic(options, plan, keeper, topic)
+    report.running(session)
+    log.info({ session: keeper.session, confirmed: formatLsn(session.identity.confirmed) }, 'relay session began')
+
+    const drained = new Promise<'drained'>((resolve) => {
+      if (drain.aborted) resolve('drained')
+      else drain.addEventListener('abort', () => resolve('drained'), { once: true })
+    })
+    const failed = keeper.run(session)
+    try {
+      for (;;) {
+        const batch: ChangeBatch | null | 'drained' = await Promise.race([session.next(BATCH), drained, failed])
+        if (batch === 'drained' || batch === null) break
+        await failpoint('read')
+        if (batch.changes.length > 0) {
+          for (const topic of plan.unknownTopics(batch.changes)) await recordTopic(options, plan, keeper, topic)
+          const planned = plan.plan(batch.changes)
+          if (planned.count > 0) {
+            await failpoint('planned')
+            const sent = publisher.publish(planned.batches)
+            // the rejection is awaited below; this keeps it from being unhandled while a failpoint waits
+            sent.catch(() => {})
+            await failpoint('sent')
+            plan.acknowledge(planned, await sent)
+            await failpoint('acked')
+            for (const { topic, records, last } of planned.batches) report.published(topic, records.length, last)
+          }
+          if (planned.refused !== null) throw planned.refused
+        }
+        if (batch.end !== null) keeper.covered(batch.end, batch.changes.length > 0)
+      }
+    } finally {
+      await keeper.stop()
+    }
+    await keeper.write(session)
+    await keeper.copy()
+    log.info({ session: keeper.session, confirmed: formatLsn(keeper.confirmed) }, 'relay session drained')
+  } finally {
+    ended.abort()
+    await Promise.allSettled([publisher?.close(), session.close()])
+  }
+}
+
+/** Finds where both sides stand, or refuses; then the session's own record stands before anything is published. */
+async function begin(
+  options: SessionOptions,
+  session: SourceSession,
+): Promise<{ readonly plan: RelayPlan; readonly keeper: StateKeeper }> {
+  const { source, queue, fingerprint } = options
+  // read only now that the slot is ours: an owner before us may have written until it lost it
+  const records = await queue.state.read(statePrefix(source.name))
+  const copyText = await source.stateCopy.read()
+  const resumed = resumeState({
+    source: source.name,
+    queue: latestState(records),
+    copy: copyText === null ? null : decodeState(copyText),
+    identity: session.identity,
+    fingerprint,
+  })
+  const counts = await queue.topics([...resumed.topics.keys()])
+  const topics = new Map<string, readonly Tail[]>()
+  for (const [topic, tails] of resumed.topics) topics.set(topic, await findTails(options, topic, tails, counts.get(topic)))
+  const state: RelayState = { ...resumed, session: resumed.session + 1, topics }
+  const plan = createPlan({
+    source: source.name,
+    topicTemplate: options.topicTemplate,
+    maxRecordBytes: queue.traits.maxRecordBytes,
+    state,
+  })
+  const keeper = createKeeper(options, plan, state, session.identity.confirmed)
+  await keeper.record()
+  for (const key of records.keys()) await queue.state.remove(key)
+  return { plan, keeper }
+}
+
+async function findTails(
+  { source, queue }: SessionOptions,
+  topic: string,
+  recorded: readonly Tail[],
+  partitions: number | undefined,
+): Promise<readonly Tail[]> {
+  if (partitions === undefined)
+    throw new MillraceError('MILLRACE_QUEUE_LOST_END', `the topic ${topic} is gone, and the relay had published to it`, {
+      remedy: 'the relay stops before it would bridge the gap: restore the topic, or start a new stream',
+      fields: { topic },
+    })
+  if (partitions !== recorded.length)
+    throw new MillraceError(
+      'MILLRACE_PARTITIONS_CHANGED',
+      `the topic ${topic} has ${partitions} partitions, the stream began with ${recorded.length}: keys would move to other partitions and lose their order`,
+      { remedy: 'partition counts change only when the stream is drained', fields: { topic, partitions, recorded: recorded.length } },
+    )
+  const logs = await queue.ranges(topic)
+  const tails: Tail[] = []
+  for (const [partition, tail] of recorded.entries()) {
+    const place = { topic, partition }
+    const log = logs[partition]
+    if (log === undefined) throw new MillraceError('MILLRACE_QUEUE_NOT_READY', `the queue gave no range for ${topic}/${partition}`)
+    let search = beginSearch(place, source.name, tail, log)
+    let recordedSeen = false
+    if (search.range.start < search.range.end)
+      for await (const batch of queue.read(place, search.range))
+        for (const record of batch) {
+          if (record.offset === tail.offset) recordedSeen = true
+          search = searchStep(search, record.offset, fromRecord(record))
+        }
+    tails.push(endSearch(search, recordedSeen))
+  }
+  return tails
+}
+
+/**
+ * Before a topic's first event: the topic exists, and the state says where its partitions ended, so that reading
+ * forward at the next start is never long.
+ */
+async function recordTopic(options: SessionOptions, plan: RelayPlan, keeper: StateKeeper, topic: string): Promise<void> {
+  const { queue, failpoint } = options
+  await queue.createTopic(topic)
+  const logs = await queue.ranges(topic)
+  plan.addTopic(
+    topic,
+    logs.map(({ end }) => ({ position: null, offset: end - 1n })),
+  )
+  await keeper.record()
+  await failpoint('topic-recorded')
+}
+
+/** Keeps the relay's state durable and the slot confirmed: intent first, then the confirm, the copy in its own time. */
+interface StateKeeper {
+  readonly session: number
+  readonly confirmed: Lsn
+  /** everything that ends at or below this LSN is durable in the queue */
+  covered(end: Lsn, withEvents: boolean): void
+  /** writes the state as it is, without confirming more */
+  record(): Promise<void>
+  /** writes the state, then confirms what it covers */
+  write(session: SourceSession): Promise<void>
+  copy(): Promise<void>
+  /** does all this when it is due; rejects when any of it fails, never resolves */
+  run(session: SourceSession): Promise<never>
+  stop(): Promise<void>
+}
+
+function createKeeper(options: SessionOptions, plan: RelayPlan, begun: RelayState, confirmedAtStart: Lsn): StateKeeper {
+  const { source, queue, now, failpoint, report, log } = options
+  let state = begun
+  let safe = confirmedAtStart
+  let confirmed = confirmedAtStart
+  let eventsSinceWrite = false
+  let eventsSinceCopy = false
+  let writtenAt = now()
+  let copiedAt = now()
+  let lookedAt = now()
+  let timer: NodeJS.Timeout | undefined
+  let stopped = false
+  let tick: Promise<void> = Promise.resolve()
+  let writing: Promise<void> = Promise.resolve()
+
+  const keeper: StateKeeper = {
+    get session() {
+      return state.session
+    },
+    get confirmed() {
+      return confirmed
+    },
+    covered(end, withEvents) {
+      if (end > safe) safe = end
+      if (withEvents) {
+        eventsSinceWrite = true
+        eventsSinceCopy = true
+      }
+    },
+    record() {
+      // one at a time: of two writes under way the older could land last, and the state would fall behind the confirm
+      const next = writing.then(async () => {
+        state = { ...state, topics: new Map([...plan.topics].map(([topic, tails]) => [topic, [...tails]])) }
+        await queue.state.write(stateKey(source.name, state.session), encodeState(state))
+        writtenAt = now()
+      })
+      writing = next.catch(() => {})
+      return next
+    },
+    async write(session) {
+      if (safe <= confirmed) return
+      const intent = safe
+      eventsSinceWrite = false
+      state = { ...state, intent: intent > state.intent ? intent : state.intent }
+      await keeper.record()
+      await failpoint('state-written')
+      session.confirm(intent)
+      confirmed = intent
+      report.confirmed(intent)
+      await failpoint('confirmed')
+    },
+    async copy() {
+      if (!eventsSinceCopy) return
+      eventsSinceCopy = false
+      copiedAt = now()
+      await source.stateCopy
+        .write(encodeState(state))
+        .catch((error: unknown) => log.warn({ err: error }, "the copy of the relay's state could not be written"))
+    },
+    async run(session) {
+      return new Promise<never>((_, reject) => {
+        const due = async (): Promise<void> => {
+          const at = now()
+          const interval = eventsSinceWrite ? STATE_INTERVAL : IDLE_STATE_INTERVAL
+          if (session.wantsConfirm || at - writtenAt >= interval) await keeper.write(session)
+          if (at - copiedAt >= COPY_INTERVAL) await keeper.copy()
+          if (at - lookedAt >= LOG_END_INTERVAL) {
+            lookedAt = at
+            await lookAtLogEnds()
+          }
+        }
+        const loop = (): void => {
+          tick = due().then(
+            () => {
+              if (!stopped) timer = setTimeout(loop, TICK)
+            },
+            (error: unknown) => reject(error),
+          )
+        }
+        loop()
+      })
+    },
+    async stop() {
+      stopped = true
+      clearTimeout(timer)
+      await tick
+    },
+  }
+
+  /** (i) while running: a log that ends below what it acknowledged has lost it */
+  async function lookAtLogEnds(): Promise<void> {
+    for (const [topic, tails] of plan.topics) {
+      const known = [...tails]
+      const logs = await queue.ranges(topic)
+      for (const [partition, tail] of known.entries()) {
+        const range = logs[partition]
+        if (range !== undefined) beginSearch({ topic, partition }, source.name, tail, range)
+      }
+    }
+  }
+
+  return keeper
+}

@@ -1,0 +1,138 @@
+import { setTimeout as wait } from 'node:timers/promises'
+import { backoff } from '../core/backoff.ts'
+import type { Log } from '../core/connector.ts'
+import { codeOf } from '../core/errors.ts'
+import { policyFor } from '../core/policy.ts'
+import type { Lsn, Position } from '../core/position.ts'
+import type { Queue } from '../core/queue.ts'
+import type { Source, SourceSession } from '../core/source.ts'
+import { type Failpoint, runSession } from './relay-session.ts'
+
+/**
+ * The relay: source → queue. A row of sessions; each begins from durable state, so that what ends one is never more
+ * than a delay. It gives up only where a person must decide (`halted`).
+ *
+ * starting → running → waiting (backoff after a failure) → starting …
+ *     └──→ standby (another process holds the slot) → starting …
+ * any → halted | stopped
+ */
+export interface RelayOptions {
+  readonly source: Source
+  readonly queue: Queue
+  readonly topicTemplate: string
+  readonly fingerprint: string
+  readonly sinkTopics: readonly string[]
+  readonly log: Log
+  /** ms since the Unix epoch */
+  readonly now: () => number
+  readonly random: () => number
+  /** tests kill the process here */
+  readonly failpoint?: (name: Failpoint) => Promise<void> | void
+}
+
+export type RelayPhase = 'starting' | 'standby' | 'running' | 'waiting' | 'halted' | 'stopped'
+
+export interface RelayStatus {
+  readonly phase: RelayPhase
+  /** what ended the last session; null while all is well */
+  readonly error: Error | null
+  /** failures in a row */
+  readonly attempts: number
+  readonly confirmed: Lsn | null
+  /** how far the server has sent */
+  readonly walEnd: Lsn | null
+  /** when the server was last heard, ms */
+  readonly heardAt: number | null
+  /** events published since the start, by topic */
+  readonly published: ReadonlyMap<string, number>
+  readonly position: Position | null
+}
+
+export interface Relay {
+  status(): RelayStatus
+  /** resolves when stopped, rejects with the reason when halted */
+  readonly done: Promise<void>
+  /** drains: stops reading, awaits what is under way, records, confirms and gives the slot back */
+  stop(): Promise<void>
+}
+
+const STANDBY_INTERVAL = 1_000
+const SLOW_RETRY = { base: 5_000, cap: 60_000 }
+
+export function startRelay(options: RelayOptions): Relay {
+  const { source, queue, log, random } = options
+  const drain = new AbortController()
+  const published = new Map<string, number>()
+  let phase: RelayPhase = 'starting'
+  let error: Error | null = null
+  let attempts = 0
+  let confirmed: Lsn | null = null
+  let position: Position | null = null
+  let current: SourceSession | null = null
+
+  const report = {
+    running(session: SourceSession) {
+      phase = 'running'
+      error = null
+      attempts = 0
+      current = session
+      confirmed ??= session.identity.confirmed
+    },
+    published(topic: string, count: number, last: Position) {
+      published.set(topic, (published.get(topic) ?? 0) + count)
+      if (position === null || last > position) position = last
+    },
+    confirmed(lsn: Lsn) {
+      confirmed = lsn
+    },
+  }
+
+  const run = async (): Promise<void> => {
+    while (!drain.signal.aborted) {
+      phase = phase === 'standby' ? 'standby' : 'starting'
+      try {
+        await runSession({ ...options, source, queue, failpoint: options.failpoint ?? (() => {}), report, drain: drain.signal })
+      } catch (caught) {
+        error = caught as Error
+        current = null
+        const policy = policyFor(error)
+        if (policy === 'halt') {
+          phase = 'halted'
+          throw error
+        }
+        let delay = STANDBY_INTERVAL
+        if (codeOf(error) === 'MILLRACE_SLOT_IN_USE') {
+          if (phase !== 'standby') log.info({ code: codeOf(error) }, `${error.message}; standing by`)
+          phase = 'standby'
+        } else {
+          attempts++
+          phase = 'waiting'
+          delay = backoff(attempts, random, policy === 'retry-slowly' ? SLOW_RETRY : {})
+          log.warn({ err: error, code: codeOf(error), attempts, delay }, 'relay session ended; trying again')
+        }
+        await wait(delay, undefined, { signal: drain.signal }).catch(() => {})
+      }
+    }
+    phase = 'stopped'
+  }
+
+  const done = run()
+  done.catch(() => {})
+  return {
+    status: () => ({
+      phase,
+      error,
+      attempts,
+      confirmed,
+      walEnd: current?.walEnd ?? null,
+      heardAt: current?.heardAt ?? null,
+      published,
+      position,
+    }),
+    done,
+    async stop() {
+      drain.abort()
+      await done.catch(() => {})
+    },
+  }
+}

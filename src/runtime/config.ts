@@ -1,0 +1,283 @@
+import { isAbsolute } from 'node:path'
+import { z } from 'zod'
+import { DURATION, parseDuration } from '../core/duration.ts'
+import { postgresConnection, type TlsOptions } from '../core/tls.ts'
+import { DEFAULT_TOPIC } from '../core/topic-template.ts'
+import { type ConfigIssue, configError, toConfigIssues } from './config-issues.ts'
+import { type ReferenceContext, resolveReferences } from './references.ts'
+
+/** What a config file holds, and what `createPipeline` takes. Strings may hold `${env:NAME}` and `${file:PATH}`. */
+export interface MillraceConfig {
+  /** becomes the slot, the publication, topics and groups: `^[a-z][a-z0-9_]{0,39}$` */
+  readonly name: string
+  readonly source?: SourceConfig
+  readonly queue?: QueueConfig
+  /** by name; a sink's name is its identity: a renamed sink is a new sink */
+  readonly sinks?: Readonly<Record<string, SinkConfig>>
+  /** the health, metrics and status endpoints; false: none. Default: 127.0.0.1:9464 */
+  readonly http?: false | HttpConfig
+  readonly log?: LogConfig
+}
+
+export interface SourceConfig {
+  /** `postgres://user@host:port/database`: the direct address, not a pooler's */
+  readonly url: string
+  /** a function is called, and a `${file:}` read again, at every connect */
+  readonly password?: Password
+  readonly tls?: TlsOptions
+  readonly outbox?: OutboxConfig
+  /** default: `millrace_<name>` */
+  readonly slot?: string
+  /** default: `millrace_<name>` */
+  readonly publication?: string
+  /** accept a server whose `max_slot_wal_keep_size` is unlimited: a stopped relay can then fill its disk */
+  readonly acceptUnlimitedWal?: boolean
+}
+
+export type Password = string | (() => string | Promise<string>)
+
+/** Duration: `30s`, `12h`, `7d`, or a number of milliseconds. */
+export type Duration = string | number
+
+export interface OutboxConfig {
+  /** default: `millrace.outbox` */
+  readonly table?: string
+  /** the columns of a table that was there before; default: those of `millrace.outbox` */
+  readonly columns?: OutboxColumns
+  /** how long a relayed row stays; `forever`: housekeeping leaves the table alone. Default: 1d */
+  readonly retention?: Duration | 'forever'
+  /** the largest payload and the largest headers, in bytes, that the outbox takes; set at `init` */
+  readonly maxEventBytes?: number
+}
+
+/** Column names by their part in an event; null: the table has no such column. */
+export interface OutboxColumns {
+  readonly id?: string
+  readonly aggregateType?: string
+  readonly aggregateId?: string
+  readonly type?: string
+  readonly payload?: string
+  readonly headers?: string | null
+  readonly orderingKey?: string | null
+  readonly version?: string | null
+  readonly createdAt?: string | null
+}
+
+export interface QueueConfig {
+  /** `kafka`, `local`, or the path of a module of your own */
+  readonly kind: string
+  readonly topics?: TopicsConfig
+  /** the connector's own options */
+  readonly [option: string]: unknown
+}
+
+export interface TopicsConfig {
+  /** default: `outbox.event.{aggregate_type}` */
+  readonly name?: string
+  /** the connector's own: `create`, `partitions`, `retention`, `replication` … */
+  readonly [option: string]: unknown
+}
+
+export interface SinkConfig {
+  /** `postgres`, `stdout`, or the path of a module of your own */
+  readonly kind: string
+  /** where a sink without a checkpoint begins: `earliest` (default), `latest`, or a time such as `2026-11-20T10:00Z` */
+  readonly start?: string
+  /** the sources it follows; default: every one whose records are on its topics */
+  readonly sources?: readonly string[]
+  /** the connector's own options */
+  readonly [option: string]: unknown
+}
+
+export interface HttpConfig {
+  /** default: 127.0.0.1 */
+  readonly host?: string
+  /** default: 9464 */
+  readonly port?: number | string
+}
+
+export interface LogConfig {
+  /** default: info */
+  readonly level?: 'debug' | 'info' | 'warn' | 'error' | 'silent'
+}
+
+const NAME = /^[a-z][a-z0-9_]{0,39}$/
+const SINK_NAME = /^[a-z][a-z0-9_-]{0,39}$/
+const SLOT = /^[a-z0-9_]{1,63}$/
+const LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
+
+/** An expectation, as it ends every message: `expected …, found …`. */
+const expects = (what: string): { error: string } => ({ error: `expected ${what}` })
+
+const text = z.string(expects('a string')).min(1, expects('a string that is not empty'))
+const identifier = text.max(63, expects('at most 63 characters'))
+const optionalColumn = identifier.nullable().optional()
+const duration = z
+  .union([z.string(), z.number()], expects(DURATION))
+  .refine((value) => parseDuration(value) !== null, expects(DURATION))
+const milliseconds = duration.transform((value) => parseDuration(value) as number)
+const password = z.union(
+  [z.string(), z.custom<() => string | Promise<string>>((value) => typeof value === 'function')],
+  expects('a string or a function'),
+)
+
+export const tlsSchema = z.strictObject({
+  mode: z.enum(['verify-full', 'verify-ca', 'disable']).optional(),
+  ca: text.optional(),
+  cert: text.optional(),
+  key: text.optional(),
+  servername: text.optional(),
+})
+
+const outbox = z.strictObject({
+  table: text.default('millrace.outbox').describe('schema.table, or a table of the schema public'),
+  columns: z
+    .strictObject({
+      id: identifier.optional(),
+      aggregateType: identifier.optional(),
+      aggregateId: identifier.optional(),
+      type: identifier.optional(),
+      payload: identifier.optional(),
+      headers: optionalColumn,
+      orderingKey: optionalColumn,
+      version: optionalColumn,
+      createdAt: optionalColumn,
+    })
+    .optional(),
+  retention: z
+    .union([z.literal('forever'), milliseconds], expects(`${DURATION}, or "forever"`))
+    .default(86_400_000)
+    .describe('how long a relayed row stays in the outbox'),
+  maxEventBytes: z.int(expects('a number of bytes')).min(1_024, expects('at least 1024 bytes')).optional(),
+})
+
+const source = z
+  .strictObject({
+  url: text.describe('postgres://user@host:port/database: the direct address, not a pooler'),
+  password: password.optional(),
+  tls: tlsSchema.optional(),
+  outbox: outbox.prefault({}),
+  slot: z.string().regex(SLOT, expects('1 to 63 of the characters a-z, 0-9 and _')).optional(),
+  publication: identifier.optional(),
+  acceptUnlimitedWal: z.boolean(expects('true or false')).default(false),
+})
+  .superRefine((value, context) => {
+    try {
+      postgresConnection({ url: value.url, tls: value.tls as TlsOptions | undefined })
+    } catch (error) {
+      context.addIssue({ code: 'custom', path: ['url'], message: (error as Error).message })
+    }
+  })
+
+const kind = (what: string): z.ZodString => z.string(expects(what)).min(1, expects(what)).describe(what)
+
+const topics = z.looseObject({
+  name: z
+    .string(expects('a topic name such as "outbox.event.{aggregate_type}"'))
+    .regex(/^[A-Za-z0-9._-]*(\{aggregate_type\})?[A-Za-z0-9._-]*$/, expects('letters, digits, . _ - and at most one {aggregate_type}'))
+    .min(1, expects('a topic name such as "outbox.event.{aggregate_type}"'))
+    .max(200, expects('at most 200 characters'))
+    .default(DEFAULT_TOPIC),
+})
+
+const queue = z.looseObject({
+  kind: kind('"kafka", "local" or the path of a module'),
+  topics: topics.prefault({}),
+})
+
+const START = '"earliest", "latest" or a time such as "2026-11-20T10:00Z"'
+
+const sink = z.looseObject({
+  kind: kind('"postgres", "stdout" or the path of a module'),
+  start: z
+    .string(expects(START))
+    .refine((value) => startOf(value) !== null, expects(START))
+    .default('earliest'),
+  sources: z.array(z.string().regex(NAME, expects('the name of a source'))).min(1, expects('at least one source')).optional(),
+})
+
+const port = z.coerce.number(expects('a port, 0 to 65535')).pipe(z.int(expects('a port, 0 to 65535')).min(0, expects('a port, 0 to 65535')).max(65_535, expects('a port, 0 to 65535')))
+
+const NAME_EXPECTED = 'a lower-case letter, then at most 39 of a-z, 0-9 and _'
+
+/** The one schema: types, the JSON Schema for editors and every message come from it. */
+export const configSchema = z.strictObject({
+  name: z.string(expects(NAME_EXPECTED)).regex(NAME, expects(NAME_EXPECTED)).describe('becomes the slot, the publication, topics and groups'),
+  source: source.optional(),
+  queue: queue.optional(),
+  sinks: z
+    .record(z.string().regex(SINK_NAME, expects('a sink name: a lower-case letter, then at most 39 of a-z, 0-9, _ and -')), sink)
+    .default({}),
+  http: z
+    .union([z.literal(false), z.strictObject({ host: text.default('127.0.0.1'), port: port.default(9464) })], expects('false or an object'))
+    .prefault({}),
+  log: z.strictObject({ level: z.enum(LEVELS).default('info') }).prefault({}),
+})
+
+/** A config that was read: checked, its references resolved, its defaults filled in. */
+export type ParsedConfig = z.output<typeof configSchema>
+export type ParsedSource = NonNullable<ParsedConfig['source']>
+export type ParsedQueue = NonNullable<ParsedConfig['queue']>
+export type ParsedSink = ParsedConfig['sinks'][string]
+
+/**
+ * Which sections a role needs. The others are not read at all: a process that runs one sink works without the
+ * secrets of the source and of the other sinks.
+ */
+export interface Needs {
+  readonly source: boolean
+  readonly queue: boolean
+  /** names; null: all of them */
+  readonly sinks: readonly string[] | null
+}
+
+export const EVERYTHING: Needs = { source: true, queue: true, sinks: null }
+
+/** @throws MILLRACE_CONFIG_INVALID with one line per issue: its path in the config, what was expected, what was found */
+export function parseConfig(raw: unknown, origin: string, context: ReferenceContext, needs: Needs = EVERYTHING): ParsedConfig {
+  const wanted = select(raw, needs)
+  const references = resolveReferences(wanted, context)
+  const parsed = configSchema.safeParse(references.value)
+  const broken = new Set(references.issues.map((issue) => issue.path.join('.')))
+  const issues: ConfigIssue[] = [
+    ...references.issues,
+    // what a missing variable would have held is not judged as well
+    ...toConfigIssues(parsed.error?.issues ?? [], wanted, configSchema).filter((issue) => !broken.has(issue.path.join('.'))),
+  ]
+  if (issues.length > 0 || !parsed.success) throw configError(origin, issues)
+  return parsed.data
+}
+
+function select(raw: unknown, needs: Needs): unknown {
+  if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) return raw
+  const { source: rawSource, queue: rawQueue, sinks: rawSinks, ...rest } = raw as Record<string, unknown>
+  return {
+    ...rest,
+    ...(needs.source && rawSource !== undefined && { source: rawSource }),
+    ...(needs.queue && rawQueue !== undefined && { queue: rawQueue }),
+    ...(rawSinks !== undefined && { sinks: needs.sinks === null ? rawSinks : pick(rawSinks, needs.sinks) }),
+  }
+}
+
+function pick(value: unknown, names: readonly string[]): unknown {
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).filter(([name]) => names.includes(name)))
+}
+
+/** ms since the Unix epoch for a time; null for what is neither a time with its zone nor one of the two words */
+export function startOf(value: string): 'earliest' | 'latest' | number | null {
+  if (value === 'earliest' || value === 'latest') return value
+  if (!/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,3})?)?(Z|[+-]\d{2}:\d{2})$/.test(value)) return null
+  const time = Date.parse(value)
+  return Number.isNaN(time) ? null : time
+}
+
+/** whether a `kind` names a module of the user's own instead of a connector of the house */
+export function isModulePath(value: string): boolean {
+  return value.startsWith('.') || isAbsolute(value) || value.startsWith('file:')
+}
+
+/** Gives a `millrace.config.ts` its types; returns what it was given. */
+export function defineConfig(config: MillraceConfig): MillraceConfig {
+  return config
+}
