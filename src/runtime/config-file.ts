@@ -26,7 +26,9 @@ async function findConfigFile(folder: string): Promise<string> {
   const found: string[] = []
   for (const name of DEFAULTS) if (await exists(join(folder, name))) found.push(name)
   if (found.length === 2)
-    throw new MillraceError('MILLRACE_CONFIG_INVALID', `${folder} has both ${found.join(' and ')}`, { remedy: 'say which one: --config PATH' })
+    throw new MillraceError('MILLRACE_CONFIG_INVALID', `${folder} has both ${found.join(' and ')}`, {
+      remedy: 'say which one: --config PATH',
+    })
   if (found.length === 0)
     throw new MillraceError('MILLRACE_CONFIG_INVALID', `there is neither ${DEFAULTS.join(' nor ')} in ${folder}`, {
       remedy: 'name the file: --config PATH',
@@ -58,7 +60,10 @@ async function readModule(path: string): Promise<unknown> {
     throw new MillraceError('MILLRACE_CONFIG_INVALID', `${path} cannot be loaded: ${(cause as Error).message}`, { cause })
   }
   if (module.default === undefined)
-    throw new MillraceError('MILLRACE_CONFIG_INVALID', `${path} has no default export: expected export default defineConfig({ … })`)
+    throw new MillraceError(
+      'MILLRACE_CONFIG_INVALID',
+      `${path} has no default export: expected export default defineConfig({ … })`,
+    )
   return module.default
 }
 

@@ -62,7 +62,8 @@ function explain(issue: ZodIssue, path: readonly string[], value: unknown, schem
 
 /** the branch of a union that was meant: the one whose issues lie deepest inside the value; null when none got past its first look */
 function closest(branches: readonly (readonly ZodIssue[])[]): readonly ZodIssue[] | null {
-  const depth = (branch: readonly ZodIssue[]): number => Math.max(...branch.map((issue) => (issue.path ?? []).length + (issue.keys ? 1 : 0)))
+  const depth = (branch: readonly ZodIssue[]): number =>
+    Math.max(...branch.map((issue) => (issue.path ?? []).length + (issue.keys ? 1 : 0)))
   const best = [...branches].sort((a, b) => depth(b) - depth(a))[0]
   return best !== undefined && depth(best) > 0 ? best : null
 }
@@ -75,9 +76,13 @@ function own(issue: ZodIssue): string | null {
 function expectation(issue: ZodIssue): string {
   const said = own(issue)
   if (said !== null) return said
-  if (issue.code === 'invalid_value') return (issue.values ?? []).map((one) => JSON.stringify(one)).join(', ').replace(/, ([^,]*)$/, ' or $1')
-  const name = issue.expected ?? 'different type'
-  return name === 'undefined' ? 'nothing' : `${/^[aeiou]/.test(name) ? 'an' : 'a'} ${name === 'record' ? 'object' : name}`
+  if (issue.code === 'invalid_value')
+    return (issue.values ?? [])
+      .map((one) => JSON.stringify(one))
+      .join(', ')
+      .replace(/, ([^,]*)$/, ' or $1')
+  const name = issue.expected === 'record' ? 'object' : (issue.expected ?? 'different type')
+  return name === 'undefined' ? 'nothing' : `${/^[aeiou]/.test(name) ? 'an' : 'a'} ${name}`
 }
 
 /** what stands at the path, in words; never a value that may be a secret */
@@ -100,7 +105,8 @@ function knownKeys(schema: unknown, path: readonly string[]): readonly string[] 
   let at = [z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any', reused: 'inline' }) as JsonSchema]
   for (const step of path)
     at = at.flatMap(branches).flatMap((node) => {
-      const next = node.properties?.[step] ?? (typeof node.additionalProperties === 'object' ? node.additionalProperties : node.items)
+      const next =
+        node.properties?.[step] ?? (typeof node.additionalProperties === 'object' ? node.additionalProperties : node.items)
       return next === undefined ? [] : [next]
     })
   return [...new Set(at.flatMap(branches).flatMap((node) => Object.keys(node.properties ?? {})))]
@@ -119,7 +125,7 @@ function branches(node: JsonSchema): JsonSchema[] {
   return [node, ...[...(node.anyOf ?? []), ...(node.oneOf ?? []), ...(node.allOf ?? [])].flatMap(branches)]
 }
 
-export function suggestion(word: string, known: readonly string[]): string {
+function suggestion(word: string, known: readonly string[]): string {
   const near = nearest(word, known)
   if (near !== null) return `did you mean ${JSON.stringify(near)}?`
   return known.length === 0 ? 'nothing is expected here' : `expected ${known.length === 1 ? '' : 'one of '}${known.join(', ')}`

@@ -3,7 +3,9 @@ import { z } from 'zod'
 import { DURATION, parseDuration } from '../core/duration.ts'
 import { postgresConnection, type TlsOptions } from '../core/tls.ts'
 import { DEFAULT_TOPIC } from '../core/topic-template.ts'
+import { DEFAULT_OUTBOX } from '../postgres/options.ts'
 import { type ConfigIssue, configError, toConfigIssues } from './config-issues.ts'
+import { LOG_LEVELS, type LogLevel } from './log.ts'
 import { type ReferenceContext, resolveReferences } from './references.ts'
 
 /** What a config file holds, and what `createPipeline` takes. Strings may hold `${env:NAME}` and `${file:PATH}`. */
@@ -42,7 +44,7 @@ export type Duration = string | number
 export interface OutboxConfig {
   /** default: `millrace.outbox` */
   readonly table?: string
-  /** the columns of a table that was there before; default: those of `millrace.outbox` */
+  /** the columns of a table that was there before Millrace; default: those of `millrace.outbox` */
   readonly columns?: OutboxColumns
   /** how long a relayed row stays; `forever`: housekeeping leaves the table alone. Default: 1d */
   readonly retention?: Duration | 'forever'
@@ -50,17 +52,19 @@ export interface OutboxConfig {
   readonly maxEventBytes?: number
 }
 
-/** Column names by their part in an event; null: the table has no such column. */
+/** Column names by their part in an event. What is not named, of the optional ones, the table does not have. */
 export interface OutboxColumns {
-  readonly id?: string
-  readonly aggregateType?: string
-  readonly aggregateId?: string
-  readonly type?: string
-  readonly payload?: string
-  readonly headers?: string | null
-  readonly orderingKey?: string | null
-  readonly version?: string | null
-  readonly createdAt?: string | null
+  readonly id: string
+  readonly aggregateType: string
+  readonly aggregateId: string
+  readonly type: string
+  /** json, jsonb, text or bytea; SQL null is a tombstone */
+  readonly payload: string
+  /** JSON text: an object of strings */
+  readonly headers?: string
+  /** null in a row: the aggregate id orders */
+  readonly orderingKey?: string
+  readonly version?: string
 }
 
 export interface QueueConfig {
@@ -98,20 +102,22 @@ export interface HttpConfig {
 
 export interface LogConfig {
   /** default: info */
-  readonly level?: 'debug' | 'info' | 'warn' | 'error' | 'silent'
+  readonly level?: LogLevel
 }
 
 const NAME = /^[a-z][a-z0-9_]{0,39}$/
 const SINK_NAME = /^[a-z][a-z0-9_-]{0,39}$/
 const SLOT = /^[a-z0-9_]{1,63}$/
-const LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
 
 /** An expectation, as it ends every message: `expected …, found …`. */
 const expects = (what: string): { error: string } => ({ error: `expected ${what}` })
 
 const text = z.string(expects('a string')).min(1, expects('a string that is not empty'))
 const identifier = text.max(63, expects('at most 63 characters'))
-const optionalColumn = identifier.nullable().optional()
+const column = z
+  .string(expects('the name of a column'))
+  .min(1, expects('the name of a column'))
+  .max(63, expects('the name of a column'))
 const duration = z
   .union([z.string(), z.number()], expects(DURATION))
   .refine((value) => parseDuration(value) !== null, expects(DURATION))
@@ -121,7 +127,7 @@ const password = z.union(
   expects('a string or a function'),
 )
 
-export const tlsSchema = z.strictObject({
+const tlsSchema = z.strictObject({
   mode: z.enum(['verify-full', 'verify-ca', 'disable']).optional(),
   ca: text.optional(),
   cert: text.optional(),
@@ -130,18 +136,17 @@ export const tlsSchema = z.strictObject({
 })
 
 const outbox = z.strictObject({
-  table: text.default('millrace.outbox').describe('schema.table, or a table of the schema public'),
+  table: text.default(DEFAULT_OUTBOX.table).describe('schema.table, or a table of the schema public'),
   columns: z
     .strictObject({
-      id: identifier.optional(),
-      aggregateType: identifier.optional(),
-      aggregateId: identifier.optional(),
-      type: identifier.optional(),
-      payload: identifier.optional(),
-      headers: optionalColumn,
-      orderingKey: optionalColumn,
-      version: optionalColumn,
-      createdAt: optionalColumn,
+      id: column,
+      aggregateType: column,
+      aggregateId: column,
+      type: column,
+      payload: column,
+      headers: column.optional(),
+      orderingKey: column.optional(),
+      version: column.optional(),
     })
     .optional(),
   retention: z
@@ -153,14 +158,14 @@ const outbox = z.strictObject({
 
 const source = z
   .strictObject({
-  url: text.describe('postgres://user@host:port/database: the direct address, not a pooler'),
-  password: password.optional(),
-  tls: tlsSchema.optional(),
-  outbox: outbox.prefault({}),
-  slot: z.string().regex(SLOT, expects('1 to 63 of the characters a-z, 0-9 and _')).optional(),
-  publication: identifier.optional(),
-  acceptUnlimitedWal: z.boolean(expects('true or false')).default(false),
-})
+    url: text.describe('postgres://user@host:port/database: the direct address, not a pooler'),
+    password: password.optional(),
+    tls: tlsSchema.optional(),
+    outbox: outbox.prefault({}),
+    slot: z.string().regex(SLOT, expects('1 to 63 of the characters a-z, 0-9 and _')).optional(),
+    publication: identifier.optional(),
+    acceptUnlimitedWal: z.boolean(expects('true or false')).default(false),
+  })
   .superRefine((value, context) => {
     try {
       postgresConnection({ url: value.url, tls: value.tls as TlsOptions | undefined })
@@ -174,7 +179,10 @@ const kind = (what: string): z.ZodString => z.string(expects(what)).min(1, expec
 const topics = z.looseObject({
   name: z
     .string(expects('a topic name such as "outbox.event.{aggregate_type}"'))
-    .regex(/^[A-Za-z0-9._-]*(\{aggregate_type\})?[A-Za-z0-9._-]*$/, expects('letters, digits, . _ - and at most one {aggregate_type}'))
+    .regex(
+      /^[A-Za-z0-9._-]*(\{aggregate_type\})?[A-Za-z0-9._-]*$/,
+      expects('letters, digits, . _ - and at most one {aggregate_type}'),
+    )
     .min(1, expects('a topic name such as "outbox.event.{aggregate_type}"'))
     .max(200, expects('at most 200 characters'))
     .default(DEFAULT_TOPIC),
@@ -193,32 +201,43 @@ const sink = z.looseObject({
     .string(expects(START))
     .refine((value) => startOf(value) !== null, expects(START))
     .default('earliest'),
-  sources: z.array(z.string().regex(NAME, expects('the name of a source'))).min(1, expects('at least one source')).optional(),
+  sources: z
+    .array(z.string().regex(NAME, expects('the name of a source')))
+    .min(1, expects('at least one source'))
+    .readonly()
+    .optional(),
 })
 
-const port = z.coerce.number(expects('a port, 0 to 65535')).pipe(z.int(expects('a port, 0 to 65535')).min(0, expects('a port, 0 to 65535')).max(65_535, expects('a port, 0 to 65535')))
+const port = z.coerce
+  .number(expects('a port, 0 to 65535'))
+  .pipe(z.int(expects('a port, 0 to 65535')).min(0, expects('a port, 0 to 65535')).max(65_535, expects('a port, 0 to 65535')))
 
 const NAME_EXPECTED = 'a lower-case letter, then at most 39 of a-z, 0-9 and _'
 
 /** The one schema: types, the JSON Schema for editors and every message come from it. */
 export const configSchema = z.strictObject({
-  name: z.string(expects(NAME_EXPECTED)).regex(NAME, expects(NAME_EXPECTED)).describe('becomes the slot, the publication, topics and groups'),
+  name: z
+    .string(expects(NAME_EXPECTED))
+    .regex(NAME, expects(NAME_EXPECTED))
+    .describe('becomes the slot, the publication, topics and groups'),
   source: source.optional(),
   queue: queue.optional(),
   sinks: z
     .record(z.string().regex(SINK_NAME, expects('a sink name: a lower-case letter, then at most 39 of a-z, 0-9, _ and -')), sink)
     .default({}),
   http: z
-    .union([z.literal(false), z.strictObject({ host: text.default('127.0.0.1'), port: port.default(9464) })], expects('false or an object'))
+    .union(
+      [z.literal(false), z.strictObject({ host: text.default('127.0.0.1'), port: port.default(9464) })],
+      expects('false or an object'),
+    )
     .prefault({}),
-  log: z.strictObject({ level: z.enum(LEVELS).default('info') }).prefault({}),
+  log: z.strictObject({ level: z.enum(LOG_LEVELS).default('info') }).prefault({}),
 })
 
 /** A config that was read: checked, its references resolved, its defaults filled in. */
 export type ParsedConfig = z.output<typeof configSchema>
 export type ParsedSource = NonNullable<ParsedConfig['source']>
 export type ParsedQueue = NonNullable<ParsedConfig['queue']>
-export type ParsedSink = ParsedConfig['sinks'][string]
 
 /**
  * Which sections a role needs. The others are not read at all: a process that runs one sink works without the

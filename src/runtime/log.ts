@@ -3,7 +3,8 @@ import type { Log } from '../core/connector.ts'
 import { MillraceError } from '../core/errors.ts'
 import type { Secrets } from './secrets.ts'
 
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent'
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
+export type LogLevel = (typeof LOG_LEVELS)[number]
 
 export interface LogOptions {
   readonly level: LogLevel
@@ -51,10 +52,20 @@ export function describeError(error: unknown): object {
   return { ...named, message: error.message, ...(error instanceof TypeError && { stack: error.stack }), ...cause }
 }
 
-const COLOURS: Readonly<Record<string, string>> = { debug: '\u001b[90m', info: '\u001b[36m', warn: '\u001b[33m', error: '\u001b[31m' }
+const COLOURS: Readonly<Record<string, string>> = {
+  debug: '\u001b[90m',
+  info: '\u001b[36m',
+  warn: '\u001b[33m',
+  error: '\u001b[31m',
+}
 
 function forPeople(line: string): string {
-  const { level, time, msg, ...fields } = JSON.parse(line) as { level: string; time: string; msg?: string } & Record<string, unknown>
-  const rest = Object.entries(fields).map(([name, value]) => ` \u001b[90m${name}=\u001b[0m${typeof value === 'string' ? value : JSON.stringify(value)}`)
+  const { level, time, msg, ...fields } = JSON.parse(line) as { level: string; time: string; msg?: string } & Record<
+    string,
+    unknown
+  >
+  const rest = Object.entries(fields).map(
+    ([name, value]) => ` \u001b[90m${name}=\u001b[0m${typeof value === 'string' ? value : JSON.stringify(value)}`,
+  )
   return `\u001b[90m${time.slice(11, 23)}\u001b[0m ${COLOURS[level] ?? ''}${level.padEnd(5)}\u001b[0m ${msg ?? ''}${rest.join('')}\n`
 }

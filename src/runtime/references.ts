@@ -20,7 +20,10 @@ export interface ReferenceContext {
 
 const REFERENCE = /\$\$\{|\$\{([^}]*)\}/g
 
-export function resolveReferences(config: unknown, context: ReferenceContext): { value: unknown; issues: readonly ConfigIssue[] } {
+export function resolveReferences(
+  config: unknown,
+  context: ReferenceContext,
+): { value: unknown; issues: readonly ConfigIssue[] } {
   const issues: ConfigIssue[] = []
   const walk = (value: unknown, path: readonly string[]): unknown => {
     if (typeof value === 'string') return text(value, path)

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import type { QueueConnector, SinkConnector } from '../core/connector.ts'
-import { MillraceError } from '../core/errors.ts'
+import type { MillraceError } from '../core/errors.ts'
 import { isModulePath } from './config.ts'
 import { configError, nearest, toConfigIssues } from './config-issues.ts'
 
@@ -45,7 +45,9 @@ async function load(
   if (house === undefined && !isModulePath(kind)) {
     const near = nearest(kind, Object.keys(known))
     const hint = near === null ? '' : ` (did you mean "${near}"?)`
-    throw invalid(`unknown ${what} ${JSON.stringify(kind)}${hint}: expected ${Object.keys(known).join(', ')} or the path of a module such as "./${kind}.ts"`)
+    throw invalid(
+      `unknown ${what} ${JSON.stringify(kind)}${hint}: expected ${Object.keys(known).join(', ')} or the path of a module such as "./${kind}.ts"`,
+    )
   }
   let module: unknown
   try {
@@ -55,8 +57,11 @@ async function load(
   }
   const found = (module as { default?: { connector?: unknown; contract?: unknown } }).default
   if (found?.connector !== what)
-    throw invalid(`${kind} is not a ${what} connector: expected its default export to come from ${what === 'queue' ? 'defineQueue' : 'defineSink'}`)
-  if (found.contract !== 1) throw invalid(`${kind} speaks contract ${String(found.contract)} of connectors, this version of Millrace speaks 1`)
+    throw invalid(
+      `${kind} is not a ${what} connector: expected its default export to come from ${what === 'queue' ? 'defineQueue' : 'defineSink'}`,
+    )
+  if (found.contract !== 1)
+    throw invalid(`${kind} speaks contract ${String(found.contract)} of connectors, this version of Millrace speaks 1`)
   return found as { connector: unknown; contract: unknown }
 }
 

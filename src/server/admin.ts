@@ -30,7 +30,10 @@ const METRICS = 'text/plain; version=0.0.4; charset=utf-8'
  * whatever address the server is bound to.
  * @throws MILLRACE_USAGE when the address cannot be had
  */
-export async function startAdmin(surface: AdminSurface, listen: { readonly host: string; readonly port: number }): Promise<AdminServer> {
+export async function startAdmin(
+  surface: AdminSurface,
+  listen: { readonly host: string; readonly port: number },
+): Promise<AdminServer> {
   const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000, maxHeaderSize: 8_192 }, (request, response) => {
     answer(surface, request, response).catch(() => {
       if (!response.headersSent) send(response, 500, TEXT, 'failed\n')
@@ -104,10 +107,14 @@ function addressError(listen: { readonly host: string; readonly port: number }, 
     EACCES: `${where} may not be listened on by this user`,
     ENOTFOUND: `${listen.host} is not known`,
   }
-  return new MillraceError('MILLRACE_USAGE', `http: ${reason[cause.code ?? ''] ?? `${where} cannot be listened on (${cause.code})`}`, {
-    cause,
-    remedy: 'set http.port to a free one, or http: false to serve nothing',
-  })
+  return new MillraceError(
+    'MILLRACE_USAGE',
+    `http: ${reason[cause.code ?? ''] ?? `${where} cannot be listened on (${cause.code})`}`,
+    {
+      cause,
+      remedy: 'set http.port to a free one, or http: false to serve nothing',
+    },
+  )
 }
 
 async function close(server: Server): Promise<void> {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createDatabase, type Database } from './database.ts'
+
 let db: Database
 beforeAll(async () => {
   db = await createDatabase()

@@ -9,11 +9,12 @@ import { givenKafka, inspectMachine, type Machine } from './machine.ts'
  * moment that a test file asks for it (`kafka.ts`).
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const machine = inspectMachine()
   const server = await startPostgresServer({ settings: { fsync: 'off', max_slot_wal_keep_size: '1GB' } })
   const door = await openKafkaDoor(startKafka, givenKafka())
   project.provide('postgresPort', server.port)
   project.provide('kafkaDoor', door.url)
-  project.provide('machine', await inspectMachine())
+  project.provide('machine', await machine)
   return async () => {
     await door.close()
     await server.remove()

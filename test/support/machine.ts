@@ -1,9 +1,10 @@
 import { access } from 'node:fs/promises'
 import { request } from 'node:http'
 import { javaMissing } from './kafka/jars.ts'
+import { isInstalled } from './program.ts'
 
 /** What a suite may require of the machine, besides what npm brings. */
-export type Need = 'kafka' | 'own-kafka' | 'docker' | 'postgres15'
+export type Need = 'kafka' | 'own-kafka' | 'java' | 'maven' | 'docker' | 'docker-compose' | 'postgres15'
 
 /** For each need null, or why it cannot be met. */
 export type Machine = Readonly<Record<Need, string | null>>
@@ -17,9 +18,23 @@ export function givenKafka(): readonly string[] | null {
 }
 
 export async function inspectMachine(): Promise<Machine> {
-  const [java, docker, postgres15] = await Promise.all([javaMissing(), dockerMissing(), postgres15Missing()])
+  const [java, docker, compose, postgres15] = await Promise.all([
+    javaMissing(),
+    dockerMissing(),
+    composeMissing(),
+    postgres15Missing(),
+  ])
   const ownKafka = java === null || docker === null ? null : `Kafka (${docker}, and ${java})`
-  return { kafka: givenKafka() ? null : ownKafka, 'own-kafka': ownKafka, docker, postgres15 }
+  const maven = (await isInstalled('mvn')) ? null : 'no Maven'
+  return {
+    java,
+    maven,
+    kafka: givenKafka() ? null : ownKafka,
+    'own-kafka': ownKafka,
+    docker,
+    'docker-compose': compose,
+    postgres15,
+  }
 }
 
 async function postgres15Missing(): Promise<string | null> {
@@ -27,6 +42,10 @@ async function postgres15Missing(): Promise<string | null> {
     () => null,
     () => `no Postgres 15 in ${POSTGRES_15}`,
   )
+}
+
+async function composeMissing(): Promise<string | null> {
+  return (await isInstalled('docker-compose')) ? null : 'no docker-compose'
 }
 
 /** Asks the engine itself: a client that is installed says nothing about an engine that runs. */

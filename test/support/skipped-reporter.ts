@@ -2,7 +2,7 @@ import type { Reporter, TestCase, TestModule, TestSuite, Vitest } from 'vitest/n
 
 /**
  * Says at the end of a run, loudly, what did not run and why; with `CI` set, a run that skipped anything fails. What a name
- * filter on the command line leaves out is not meant.
+ * filter on the command line leaves out is not meant, nor what was not reached because its set-up failed.
  */
 export class SkippedReporter implements Reporter {
   #filtered = false
@@ -12,7 +12,9 @@ export class SkippedReporter implements Reporter {
   }
 
   onTestRunEnd(modules: readonly TestModule[]): void {
-    const lines = new Set(modules.flatMap((module) => [...module.children.allTests('skipped')].flatMap((test) => this.#line(test))))
+    const lines = new Set(
+      modules.flatMap((module) => [...module.children.allTests('skipped')].flatMap((test) => this.#line(test))),
+    )
     if (lines.size === 0) return
     const fails = Boolean(process.env['CI'])
     if (fails) process.exitCode = 1
@@ -23,11 +25,18 @@ export class SkippedReporter implements Reporter {
   #line(test: TestCase): string[] {
     const suite = lackingSuite(test)
     if (suite) return [`  SKIPPED ${test.module.relativeModuleId} > ${suite.fullName}: ${suite.meta().lacks}`]
-    return this.#filtered ? [] : [`  SKIPPED ${test.module.relativeModuleId} > ${test.fullName}`]
+    return this.#filtered || !setUp(test) ? [] : [`  SKIPPED ${test.module.relativeModuleId} > ${test.fullName}`]
   }
 }
 
 function lackingSuite(test: TestCase): TestSuite | null {
   for (let at = test.parent; at.type === 'suite'; at = at.parent) if (at.meta().lacks !== undefined) return at
   return null
+}
+
+function setUp(test: TestCase): boolean {
+  for (let at = test.parent; ; at = at.parent) {
+    if (at.errors().length > 0) return false
+    if (at.type === 'module') return true
+  }
 }

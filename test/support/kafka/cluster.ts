@@ -21,6 +21,8 @@ export interface KafkaOptions {
   readonly brokers?: 1 | 3
   /** laid over our server.properties */
   readonly properties?: Readonly<Record<string, string>>
+  /** flags of each node's JVM; default: a small one that starts fast */
+  readonly jvm?: readonly string[]
   /** for the clients' listener; PEM texts. With `clientCa`, clients must show a certificate of it */
   readonly tls?: { readonly certificate: string; readonly key: string; readonly clientCa?: string }
   /** for the clients' listener. OAUTHBEARER takes unsigned tokens and no users */
@@ -85,7 +87,8 @@ export function formatArguments(configuration: string, { sasl }: KafkaOptions): 
   return ['format', '--ignore-formatted', '--cluster-id', CLUSTER_ID, '--config', configuration, ...scram]
 }
 
-const protocol = ({ tls, sasl }: KafkaOptions): string => (sasl ? (tls ? 'SASL_SSL' : 'SASL_PLAINTEXT') : tls ? 'SSL' : 'PLAINTEXT')
+const protocol = ({ tls, sasl }: KafkaOptions): string =>
+  sasl ? (tls ? 'SASL_SSL' : 'SASL_PLAINTEXT') : tls ? 'SSL' : 'PLAINTEXT'
 
 function security({ tls, sasl }: KafkaOptions): Record<string, string> {
   const listener = 'listener.name.client.'

@@ -1,27 +1,27 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
+import { answerOf, isInstalled } from '../program.ts'
 
 /**
  * A pinned Kafka as a folder of jars, fetched through Maven into a cache that outlives the checkout. Maven verifies the
  * checksums and keeps what an interrupted fetch had; the folder appears under its name in one rename, complete, with a list
  * of what belongs into it. Two runs that fetch at once do the work twice and agree on the first's folder.
  */
-export async function kafkaJars(): Promise<string> {
+export async function kafkaJars(cache = cacheFolder()): Promise<string> {
   const pom = await readFile(POM)
-  const folder = join(cacheFolder(), `kafka-${createHash('sha256').update(pom).digest('hex').slice(0, 12)}`)
+  const folder = join(cache, `kafka-${createHash('sha256').update(pom).digest('hex').slice(0, 12)}`)
   if (await complete(folder)) return folder
-  const partial = `${folder}.${process.pid}.partial`
-  await rm(partial, { recursive: true, force: true })
-  await mkdir(partial, { recursive: true })
+  // what stands under the name and is not complete is damaged, never a fetch under way
+  await rm(folder, { recursive: true, force: true })
+  await mkdir(cache, { recursive: true })
+  const partial = await mkdtemp(`${folder}-partial-`)
   try {
     await maven(partial)
     await writeFile(join(partial, LIST), JSON.stringify(await sizes(partial)))
-    // an incomplete one is somebody's damage, never a fetch under way
-    if (!(await complete(folder))) await rm(folder, { recursive: true, force: true })
     await rename(partial, folder).catch(async (cause) => {
       if (!(await complete(folder))) throw cause
     })
@@ -31,12 +31,11 @@ export async function kafkaJars(): Promise<string> {
   return folder
 }
 
-/** Whether a broker can be had here: the JVM, and Maven unless the jars are there already. Null, or what is missing. */
+/** Whether bare brokers can be had here: Java, and Maven unless the jars are there already. Null, or what is missing. */
 export async function javaMissing(): Promise<string | null> {
-  const [java, mvn] = await Promise.all([answer('java', ['-version']), answer('mvn', ['--version'])])
-  const version = Number(/version "(\d+)/.exec(java ?? '')?.[1] ?? 0)
-  if (version < 17) return 'no Java 17 or newer'
-  return mvn === null && !(await fetched()) ? 'no Maven' : null
+  const version = /version "(\d+)/.exec((await answerOf('java', '-version')) ?? '')?.[1]
+  if (Number(version ?? 0) < 17) return 'no Java 17 or newer'
+  return (await isInstalled('mvn')) || (await fetched()) ? null : 'no Maven'
 }
 
 const POM = join(import.meta.dirname, 'pom.xml')
@@ -76,16 +75,4 @@ async function maven(folder: string): Promise<void> {
   }
   const [code, signal] = await once(child, 'exit')
   if (code !== 0) throw new Error(`Kafka could not be fetched through Maven (${signal ?? code}): ${said}`)
-}
-
-async function answer(command: string, args: readonly string[]): Promise<string | null> {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: 20_000 })
-  let said = ''
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (said += chunk))
-  try {
-    const [code] = await once(child, 'close')
-    return code === 0 ? said : null
-  } catch {
-    return null
-  }
 }

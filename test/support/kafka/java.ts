@@ -16,7 +16,7 @@ export async function startJavaKafka(options: KafkaOptions = {}): Promise<KafkaC
   const jars = await kafkaJars()
   const home = await mkdtemp(join(tmpdir(), 'millrace-kafka-'))
   const addresses = await Promise.all(Array.from({ length: options.brokers ?? 1 }, loopback))
-  const nodes = addresses.map((_, index) => new Node(jars, join(home, `node-${index + 1}.properties`)))
+  const nodes = addresses.map((_, index) => new Node(jars, join(home, `node-${index + 1}.properties`), options.jvm ?? FLAGS))
   const node = (number = 1): Node => {
     const found = nodes[number - 1]
     if (!found) throw new RangeError(`no node ${number} in a cluster of ${nodes.length}`)
@@ -73,10 +73,10 @@ class Node {
   #shell: ChildProcess | undefined
   #pid = 0
 
-  constructor(jars: string, configuration: string) {
+  constructor(jars: string, configuration: string, flags: readonly string[]) {
     this.configuration = configuration
     const logging = `-Dlog4j2.configurationFile=file:${join(import.meta.dirname, 'log4j2.properties')}`
-    this.#jvm = ['java', ...FLAGS, logging, '-cp', join(jars, '*')]
+    this.#jvm = ['java', ...flags, logging, '-cp', join(jars, '*')]
   }
 
   get pid(): number {
@@ -121,8 +121,7 @@ class Node {
     const shell = this.#shell
     if (!shell || shell.exitCode !== null) return
     const gone = once(shell, 'exit')
-    if (this.#pid > 0) process.kill(this.#pid, signal)
-    else shell.stdin?.end()
+    if (this.#pid === 0 || !signalled(this.#pid, signal)) shell.stdin?.end()
     await gone
   }
 
@@ -135,5 +134,13 @@ class Node {
       if (lines.length > 200) lines.shift()
     })
     return { child, lines, reader }
+  }
+}
+
+function signalled(pid: number, signal: NodeJS.Signals): boolean {
+  try {
+    return process.kill(pid, signal)
+  } catch {
+    return false
   }
 }

@@ -1,0 +1,70 @@
+/** Kafka's error codes (kafka.apache.org/protocol#protocol_error_codes), those that mean something to us by name. */
+export const ERROR = {
+  NONE: 0,
+  OFFSET_OUT_OF_RANGE: 1,
+  CORRUPT_MESSAGE: 2,
+  UNKNOWN_TOPIC_OR_PARTITION: 3,
+  LEADER_NOT_AVAILABLE: 5,
+  NOT_LEADER_OR_FOLLOWER: 6,
+  REQUEST_TIMED_OUT: 7,
+  REPLICA_NOT_AVAILABLE: 9,
+  MESSAGE_TOO_LARGE: 10,
+  COORDINATOR_LOAD_IN_PROGRESS: 14,
+  COORDINATOR_NOT_AVAILABLE: 15,
+  NOT_COORDINATOR: 16,
+  INVALID_TOPIC: 17,
+  RECORD_LIST_TOO_LARGE: 18,
+  NOT_ENOUGH_REPLICAS: 19,
+  NOT_ENOUGH_REPLICAS_AFTER_APPEND: 20,
+  ILLEGAL_GENERATION: 22,
+  INCONSISTENT_GROUP_PROTOCOL: 23,
+  UNKNOWN_MEMBER_ID: 25,
+  REBALANCE_IN_PROGRESS: 27,
+  TOPIC_AUTHORIZATION_FAILED: 29,
+  GROUP_AUTHORIZATION_FAILED: 30,
+  CLUSTER_AUTHORIZATION_FAILED: 31,
+  INVALID_TIMESTAMP: 32,
+  TOPIC_ALREADY_EXISTS: 36,
+  INVALID_PARTITIONS: 37,
+  INVALID_REPLICATION_FACTOR: 38,
+  INVALID_CONFIG: 40,
+  NOT_CONTROLLER: 41,
+  POLICY_VIOLATION: 44,
+  KAFKA_STORAGE_ERROR: 56,
+  FENCED_LEADER_EPOCH: 74,
+  UNKNOWN_LEADER_EPOCH: 75,
+  UNSUPPORTED_COMPRESSION_TYPE: 76,
+  MEMBER_ID_REQUIRED: 79,
+  INVALID_RECORD: 87,
+} as const
+
+const NAMES = new Map<number, string>(Object.entries(ERROR).map(([name, code]) => [code, name]))
+
+export function errorName(code: number): string {
+  return NAMES.get(code) ?? `error ${code}`
+}
+
+/** The broker we asked is not, or not yet, the one to ask: metadata must be read again. */
+const MOVED = new Set<number>([
+  ERROR.UNKNOWN_TOPIC_OR_PARTITION,
+  ERROR.LEADER_NOT_AVAILABLE,
+  ERROR.NOT_LEADER_OR_FOLLOWER,
+  ERROR.REPLICA_NOT_AVAILABLE,
+  ERROR.KAFKA_STORAGE_ERROR,
+  ERROR.FENCED_LEADER_EPOCH,
+  ERROR.UNKNOWN_LEADER_EPOCH,
+])
+
+export function hasMoved(code: number): boolean {
+  return MOVED.has(code)
+}
+
+const REFUSED = new Set<number>([
+  ERROR.TOPIC_AUTHORIZATION_FAILED,
+  ERROR.GROUP_AUTHORIZATION_FAILED,
+  ERROR.CLUSTER_AUTHORIZATION_FAILED,
+])
+
+export function isRefused(code: number): boolean {
+  return REFUSED.has(code)
+}

@@ -1,0 +1,59 @@
+import pg from 'pg'
+import { postgresConnection } from '../../../src/core/tls.ts'
+import type { PostgresSinkSettings } from './options.ts'
+
+/** how long a connect may take (ms) */
+const CONNECT_TIMEOUT = 10_000
+/** beyond the server's own statement time-out (ms): then the connection is taken for dead */
+const ANSWER_GRACE = 5_000
+/** what `application_name` holds */
+const NAME_BYTES = 63
+
+/**
+ * Pinned for the session, so that defaults of the role or the database change nothing. Texts of values: keys in guards
+ * and markers are compared as text. The planner's switches: every statement here is a lookup by key, and on a table
+ * without statistics (a replica that just began) the planner takes scans of the whole table, kept in a cached plan.
+ */
+const PINNED = [
+  'datestyle=ISO',
+  'intervalstyle=postgres',
+  'extra_float_digits=3',
+  'timezone=UTC',
+  'bytea_output=hex',
+  'default_transaction_isolation=read\\ committed',
+  'enable_seqscan=off',
+  'enable_hashjoin=off',
+  'enable_mergejoin=off',
+  'jit=off',
+]
+
+export function openPool(settings: PostgresSinkSettings, applicationName: string): pg.Pool {
+  const { password, ...connection } = postgresConnection(settings)
+  const { statementTimeout, lockTimeout, idleInTransactionTimeout } = settings
+  const timeouts = [
+    `statement_timeout=${statementTimeout}`,
+    `lock_timeout=${lockTimeout}`,
+    `idle_in_transaction_session_timeout=${idleInTransactionTimeout}`,
+  ]
+  const pool = new pg.Pool({
+    ...connection,
+    ...(password !== undefined && { password }),
+    application_name: applicationName.slice(0, NAME_BYTES),
+    options: [...PINNED, ...timeouts].map((setting) => `-c ${setting}`).join(' '),
+    max: settings.poolSize,
+    connectionTimeoutMillis: CONNECT_TIMEOUT,
+    query_timeout: answerTimeout(settings),
+    idleTimeoutMillis: 60_000,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+    allowExitOnIdle: true,
+  })
+  // an idle connection that breaks is replaced by the next query
+  pool.on('error', () => {})
+  return pool
+}
+
+/** how long to wait for the server's answer before the connection is taken for dead (ms) */
+export function answerTimeout(settings: PostgresSinkSettings): number {
+  return settings.statementTimeout + ANSWER_GRACE
+}

@@ -1,0 +1,202 @@
+import { MillraceError } from '../../../src/core/errors.ts'
+import { topicOf } from '../../../src/core/topic-template.ts'
+import type { CatalogTable } from './catalog.ts'
+import { EVENT_VALUES, type EventValue, GUARD_COLUMN, type Operation, type PostgresSinkSettings, type TableSettings } from './options.ts'
+import { type PayloadReader, payloadReader } from './payload.ts'
+
+/** A table that is fed. */
+export interface Target {
+  /** `schema.table`: its name in guards, markers and messages */
+  readonly name: string
+  readonly schema: string
+  readonly table: string
+  readonly key: readonly string[]
+  readonly guard: 'column' | 'table'
+  /** `append`: a row is an event, written once; `keyed`: a row is what its key's events made of it */
+  readonly rows: 'append' | 'keyed'
+  /** several partitions may write one row, so their transactions share a lock (PROTOCOL 2.4) */
+  readonly shared: boolean
+}
+
+/** How the events of one aggregate type become rows of one table. */
+export interface Feed {
+  readonly from: string
+  readonly target: Target
+  readonly operations: ReadonlyMap<string, Operation>
+  readonly columns: readonly MappedColumn[]
+  /** the key is the aggregate id: the columns hold it by this index. Null: the key comes from the payload */
+  readonly aggregateKey: number | null
+  /** the path of the aggregate id in the payload, if it is there: it must agree; -1: no column but the key's own path */
+  readonly agreement: number
+  readonly paths: readonly (readonly string[])[]
+  readonly reader: PayloadReader
+}
+
+export interface MappedColumn {
+  readonly name: string
+  readonly type: string
+  readonly inKey: boolean
+  /** index of a path, or a value of the event itself */
+  readonly from: number | EventValue
+}
+
+/** The mapping of a target as it is kept in the sink, to see that it has not changed. */
+export interface KeptMapping {
+  readonly key: readonly string[]
+  readonly guard: string
+  readonly feeds: Readonly<Record<string, { readonly columns: Readonly<Record<string, string>>; readonly on: Readonly<Record<string, Operation>> }>>
+}
+
+export function targetName({ into }: TableSettings): string {
+  return `${into.schema}.${into.name}`
+}
+
+export function isAppend({ on }: TableSettings): boolean {
+  return Object.values(on).includes('append')
+}
+
+/** the key of a keyed table is the aggregate id */
+export function keyedByAggregate(table: TableSettings): boolean {
+  return !isAppend(table) && table.key.length === 1 && table.keyFrom !== 'payload'
+}
+
+/** Where a column takes its value: `$key`, `$id` …, or a path; null when it is left to the database. */
+export function originOf(table: TableSettings, column: string): string | null {
+  const said = table.columns[column]
+  if (said === false) return null
+  if (isAppend(table) && column === table.key[0]) return '$id'
+  if (said !== undefined) return said
+  return table.naming === 'snake_case' ? camelCase(column) : column
+}
+
+/** `order_no` → `orderNo` */
+function camelCase(column: string): string {
+  return column.replace(/(?<=.)_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())
+}
+
+/** the columns that are written, of those the table has */
+export function writtenColumns(table: TableSettings, catalog: CatalogTable): readonly string[] {
+  return [...catalog.columns]
+    .filter(([name, { generated }]) => name !== GUARD_COLUMN && !(generated && table.columns[name] === undefined))
+    .map(([name]) => name)
+    .filter((name) => originOf(table, name) !== null)
+}
+
+/**
+ * The feeds of a sink, resolved against the tables that are there.
+ * @throws MILLRACE_SINK_NOT_READY for a table or a column that is missing
+ */
+export function resolveFeeds(settings: PostgresSinkSettings, catalog: ReadonlyMap<string, CatalogTable>): readonly Feed[] {
+  const targets = new Map<string, Target>()
+  for (const table of settings.tables) {
+    const name = targetName(table)
+    if (!targets.has(name)) targets.set(name, targetOf(table, settings.tables.filter((other) => targetName(other) === name)))
+  }
+  return settings.tables.map((table) => {
+    const name = targetName(table)
+    const found = catalog.get(name)
+    if (found === undefined) throw notReady(`there is no table ${name}, or the role may not see it`)
+    for (const column of [...table.key, ...Object.keys(table.columns)])
+      if (!found.columns.has(column)) throw notReady(`${name} has no column ${column}`)
+    return feedOf(table, targets.get(name) as Target, found)
+  })
+}
+
+function targetOf(first: TableSettings, feeding: readonly TableSettings[]): Target {
+  const { schema, name: table } = first.into
+  const rows = isAppend(first) ? 'append' : 'keyed'
+  const ownedByAggregate = feeding.length === 1 && (keyedByAggregate(first) || first.key.some((column) => originOf(first, column) === '$key'))
+  return { name: targetName(first), schema, table, key: first.key, guard: first.guard, rows, shared: rows === 'keyed' && !ownedByAggregate }
+}
+
+function feedOf(table: TableSettings, target: Target, catalog: CatalogTable): Feed {
+  const paths: string[][] = []
+  const slotOf = (path: string): number => {
+    const fields = path.split('.')
+    const known = paths.findIndex((other) => other.join('.') === path)
+    return known === -1 ? paths.push(fields) - 1 : known
+  }
+  const columns: MappedColumn[] = []
+  let aggregateKey: number | null = null
+  let agreement = -1
+  for (const name of writtenColumns(table, catalog)) {
+    const origin = originOf(table, name) as string
+    const inKey = target.key.includes(name)
+    const { type } = catalog.columns.get(name) as { type: string }
+    if (inKey && keyedByAggregate(table)) {
+      aggregateKey = columns.length
+      if (!isEventValue(origin)) agreement = slotOf(origin)
+      columns.push({ name, type, inKey, from: '$key' })
+    } else columns.push({ name, type, inKey, from: isEventValue(origin) ? origin : slotOf(origin) })
+  }
+  const operations = new Map(Object.entries(table.on))
+  return { from: table.from, target, operations, columns, aggregateKey, agreement, paths, reader: payloadReader(paths) }
+}
+
+function isEventValue(origin: string): origin is EventValue {
+  return (EVENT_VALUES as readonly string[]).includes(origin)
+}
+
+/** The feeds of a topic. A topic that several aggregate types share says nothing of the type: then each table must map every event type. */
+export function feedsOfTopic(feeds: readonly Feed[], topic: string, template: string): readonly Feed[] {
+  return feeds.filter(({ from }) => topicOf(template, from) === topic)
+}
+
+export function keptMapping(target: Target, feeds: readonly Feed[]): KeptMapping {
+  const own = feeds.filter((feed) => feed.target === target).sort((a, b) => (a.from < b.from ? -1 : 1))
+  return {
+    key: target.key,
+    guard: target.guard,
+    feeds: Object.fromEntries(
+      own.map((feed) => [
+        feed.from,
+        {
+          columns: Object.fromEntries(
+            feed.columns.map(({ name, from }) => [name, typeof from === 'number' ? (feed.paths[from] as string[]).join('.') : from]),
+          ),
+          on: Object.fromEntries(feed.operations),
+        },
+      ]),
+    ),
+  }
+}
+
+/**
+ * What a mapping changed so that rows written before differ from those to come, in words. An event type more is no
+ * such change: an unmapped type halts, so none was ever passed over; a type less halts when it comes.
+ */
+export function mappingChanges(name: string, kept: KeptMapping, now: KeptMapping): readonly string[] {
+  const changes: string[] = []
+  if (kept.key.join() !== now.key.join()) changes.push(`the key of ${name} was ${kept.key.join(', ')}`)
+  if (kept.guard !== now.guard) changes.push(`the guard of ${name} was ${kept.guard}`)
+  for (const from of union(kept.feeds, now.feeds)) {
+    const before = kept.feeds[from]
+    const after = now.feeds[from]
+    if (before === undefined || after === undefined) {
+      changes.push(`${name} was ${before === undefined ? 'not ' : ''}fed from ${from}`)
+      continue
+    }
+    for (const column of union(before.columns, after.columns))
+      if (before.columns[column] !== after.columns[column])
+        changes.push(`${name}.${column} was ${before.columns[column] === undefined ? 'not mapped' : `mapped to ${before.columns[column]}`}`)
+    for (const type of union(before.on, after.on)) {
+      const [was, is] = [before.on[type], after.on[type]]
+      if (was !== undefined && is !== undefined && was !== is) changes.push(`${type} was ${was} on ${name}`)
+    }
+  }
+  return changes
+}
+
+/** What is kept from now on: a type that was mapped once stays known, so that it cannot come back as something else. */
+export function mergedMapping(kept: KeptMapping, now: KeptMapping): KeptMapping {
+  const feeds = Object.entries(now.feeds).map(([from, feed]) => [from, { ...feed, on: { ...kept.feeds[from]?.on, ...feed.on } }])
+  return { ...now, feeds: Object.fromEntries(feeds) }
+}
+
+function union(a: object, b: object): readonly string[] {
+  return [...new Set([...Object.keys(a), ...Object.keys(b)])].sort()
+}
+
+export function notReady(message: string): MillraceError {
+  return new MillraceError('MILLRACE_SINK_NOT_READY', message, { remedy: 'run millrace check, which names all that is missing' })
+}

@@ -1,0 +1,29 @@
+/** The public API of the pipeline. Services write events through `millrace/outbox`. */
+
+export type { Log } from './core/connector.ts'
+export { CODES, type ErrorCode, type ErrorDetail, MillraceError } from './core/errors.ts'
+export type { Finding } from './core/finding.ts'
+export { isPosition, type Lsn, type Position, parsePosition } from './core/position.ts'
+export type { TlsOptions } from './core/tls.ts'
+export {
+  type Duration,
+  defineConfig,
+  type HttpConfig,
+  type LogConfig,
+  type MillraceConfig,
+  type OutboxColumns,
+  type OutboxConfig,
+  type Password,
+  type QueueConfig,
+  type SinkConfig,
+  type SourceConfig,
+  type TopicsConfig,
+} from './runtime/config.ts'
+export { type ConfigFile, readConfigFile } from './runtime/config-file.ts'
+export { configJsonSchema } from './runtime/config-schema.ts'
+export { createPipeline, type Pipeline, type PipelineOptions } from './runtime/pipeline.ts'
+export type { Roles, Running } from './runtime/run.ts'
+export type { ErrorReport, PartitionReport, RelayReport, SinkReport, SlotReport, StatusReport } from './runtime/status.ts'
+export type { TeardownParts } from './runtime/teardown.ts'
+export { type AdminServer, startAdmin } from './server/admin.ts'
+export { adminSurface } from './server/surface.ts'

@@ -1,0 +1,40 @@
+import pg from 'pg'
+import { postgresConnection } from '../core/tls.ts'
+import type { SourceSettings } from './options.ts'
+
+/** how long a connect may take (ms) */
+const CONNECT_TIMEOUT = 10_000
+const KEEPALIVE_AFTER = 10_000
+
+/**
+ * Settings that change how values are printed, pinned for the session: defaults of the role or the database must not
+ * change the text of an event (PROTOCOL 2.3 rule 1). `pg` itself says client_encoding=UTF8.
+ */
+const PINNED = [
+  '-c datestyle=ISO',
+  '-c intervalstyle=postgres',
+  '-c extra_float_digits=3',
+  '-c timezone=UTC',
+  '-c bytea_output=hex',
+].join(' ')
+
+export function clientConfig(settings: SourceSettings): pg.ClientConfig {
+  const { password, ...connection } = postgresConnection(settings)
+  return {
+    ...connection,
+    ...(password !== undefined && { password }),
+    application_name: `millrace_${settings.name}`,
+    options: PINNED,
+    connectionTimeoutMillis: CONNECT_TIMEOUT,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: KEEPALIVE_AFTER,
+  }
+}
+
+/** The connections for ordinary statements: state copy, slot status, checks. Opened when asked for, closed when idle. */
+export function openPool(config: pg.ClientConfig): pg.Pool {
+  const pool = new pg.Pool({ ...config, max: 2, idleTimeoutMillis: 10_000, allowExitOnIdle: true, query_timeout: 60_000 })
+  // an idle connection that breaks is replaced by the next query
+  pool.on('error', () => {})
+  return pool
+}

@@ -1,0 +1,105 @@
+import type { Log } from '../core/connector.ts'
+import { MillraceError } from '../core/errors.ts'
+import type { Finding } from '../core/finding.ts'
+import type { Failpoint } from '../pipeline/relay-session.ts'
+import { checkPipeline } from './check.ts'
+import { EVERYTHING, type MillraceConfig, type Needs, type ParsedConfig, parseConfig } from './config.ts'
+import { initPipeline } from './init.ts'
+import { createLog, type LogLevel } from './log.ts'
+import type { Surroundings } from './open.ts'
+import { type SqlRole, sqlFor } from './role-sql.ts'
+import { type Roles, type Running, startRoles } from './run.ts'
+import { redacted, Secrets } from './secrets.ts'
+import type { StatusReport } from './status.ts'
+import { readStatus } from './status-reading.ts'
+import { type TeardownParts, teardownPipeline } from './teardown.ts'
+
+/** A pipeline as its config describes it: what the commands do, for programs. Each call opens what it needs and closes it. */
+export interface Pipeline {
+  readonly name: string
+  readonly log: Log
+  /** where the endpoints are to be served; false: nowhere */
+  readonly http: false | { readonly host: string; readonly port: number }
+  /** What would lose data or cannot work, and what a person should know. Changes nothing. */
+  check(): Promise<readonly Finding[]>
+  /**
+   * Makes what is missing: schema, publication, slot, the stream's identity, the sinks' bookkeeping. Safe to repeat.
+   * @returns what was made, for people
+   */
+  init(): Promise<readonly string[]>
+  /** The statements that a role of the database needs, inside one transaction, for any migration tool. */
+  sql(role: SqlRole): Promise<string>
+  /**
+   * Starts the roles; default: everything that the config has. Never migrates.
+   * @throws MILLRACE_CONFIG_INVALID, MILLRACE_USAGE; whatever comes later rejects `done`
+   */
+  run(roles?: Roles): Running
+  /** as a running process tells it, else as the database, the queue and the sinks do */
+  status(): Promise<StatusReport>
+  /** Removes what is named. @returns what was removed, for people */
+  teardown(parts: TeardownParts): Promise<readonly string[]>
+  /** the config as it is understood, secrets hidden */
+  describe(): unknown
+}
+
+export interface PipelineOptions {
+  /** the config's name in messages; default: `config` */
+  readonly origin?: string
+  /** where relative paths begin; default: the current folder */
+  readonly folder?: string
+  /** default: process.env */
+  readonly env?: Readonly<Record<string, string | undefined>>
+  /** default: JSON lines on standard error, of the config's `log.level` */
+  readonly log?: Log
+  readonly logLevel?: LogLevel
+  /** @internal */
+  readonly secrets?: Secrets
+  /** @internal tests kill the process here */
+  readonly failpoint?: (name: Failpoint) => Promise<void> | void
+}
+
+/** What every role needs of a config: its name, and how it is seen from outside. */
+const FRAME: Needs = { source: false, queue: false, sinks: [] }
+
+/** @throws MILLRACE_CONFIG_INVALID with a line for each issue: its path, what was expected, what was found */
+export function createPipeline(config: MillraceConfig, options: PipelineOptions = {}): Pipeline {
+  const secrets = options.secrets ?? new Secrets()
+  const origin = { origin: options.origin ?? 'config', folder: options.folder ?? process.cwd() }
+  const parse = (needs: Needs): ParsedConfig =>
+    parseConfig(config, origin.origin, { env: options.env ?? process.env, folder: origin.folder, secrets }, needs)
+  const frame = parse(FRAME)
+  const log = options.log ?? createLog({ level: options.logLevel ?? frame.log.level, secrets })
+  const around: Surroundings = { ...origin, log, now: Date.now, random: Math.random }
+
+  return {
+    name: frame.name,
+    log,
+    http: frame.http,
+    check: async () => checkPipeline(parse(EVERYTHING), around),
+    sql: async (role) =>
+      sqlFor(
+        role,
+        parse(role === 'sink' ? { ...EVERYTHING, source: false, queue: false } : { ...EVERYTHING, sinks: [] }),
+        around,
+      ),
+    init: async () => initPipeline(parse(EVERYTHING), around),
+    run(roles) {
+      for (const name of roles?.sinks ?? []) requireSink(config, name, origin.origin)
+      const parsed = parse(roles === undefined ? EVERYTHING : { source: roles.relay, queue: true, sinks: roles.sinks })
+      const all: Roles = { relay: parsed.source !== undefined, sinks: Object.keys(parsed.sinks) }
+      if (roles === undefined && !all.relay && all.sinks.length === 0)
+        throw new MillraceError('MILLRACE_USAGE', `${origin.origin} has neither a source nor a sink to run`)
+      return startRoles(parsed, roles ?? all, around, options.failpoint)
+    },
+    status: async () => readStatus(parse(EVERYTHING), around),
+    teardown: async (parts) => teardownPipeline(parse({ ...EVERYTHING, sinks: [] }), parts, around),
+    describe: () => redacted(parse(EVERYTHING), secrets),
+  }
+}
+
+function requireSink(config: MillraceConfig, name: string, origin: string): void {
+  const names = Object.keys(config.sinks ?? {})
+  if (names.includes(name)) return
+  const known = names.length === 0 ? 'it has none' : `its sinks are ${names.join(', ')}`
+  throw new MillraceError('MILLRACE_USAGE', `there is no sink ${name} in ${origin}: ${known}`)
+}

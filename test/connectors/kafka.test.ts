@@ -1,0 +1,44 @@
+import { Kafka, logLevel } from 'kafkajs'
+import { beforeAll } from 'vitest'
+import type { Queue } from '../../src/core/queue.ts'
+import { sharedKafka } from '../support/kafka.ts'
+import { requires } from '../support/requires.ts'
+import { openKafka, uniqueName } from './kafka-queue.ts'
+import { PARTITIONS, queueContract } from './queue-contract.ts'
+
+requires('kafka')('the queue kafka', () => {
+  let brokers: string[]
+  beforeAll(async () => {
+    brokers = await sharedKafka()
+  })
+
+  queueContract('kafka', async () => {
+    const pipeline = uniqueName('contract')
+    const open = (): Promise<Queue> => openKafka({ brokers, topics: { partitions: PARTITIONS } }, pipeline)
+    const admin = new Kafka({ brokers, logLevel: logLevel.NOTHING }).admin()
+    await admin.connect()
+    const made: string[] = []
+    const queue = await open()
+    return {
+      queue,
+      reopen: open,
+      topic() {
+        const name = uniqueName('contract')
+        made.push(name)
+        return name
+      },
+      async trim({ topic, partition }, before) {
+        // kafkajs looks for the leader in metadata that it must have read before
+        await admin.fetchTopicOffsets(topic)
+        await admin.deleteTopicRecords({ topic, partitions: [{ partition, offset: String(before) }] })
+      },
+      async dispose() {
+        const existing = new Set(await admin.listTopics())
+        const topics = [...made, `millrace.${pipeline}.state`].filter((topic) => existing.has(topic))
+        await admin.deleteTopics({ topics })
+        await admin.disconnect()
+        await queue.close()
+      },
+    }
+  })
+})

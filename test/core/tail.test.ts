@@ -1,0 +1,107 @@
+import { describe, expect, test } from 'vitest'
+import type { Event } from '../../src/core/event.ts'
+import { position } from '../../src/core/position.ts'
+import type { Tail } from '../../src/core/relay-state.ts'
+import { acknowledged, beginSearch, endSearch, searchStep } from '../../src/core/tail.ts'
+
+const place = { topic: 'orders', partition: 0 }
+const at = (n: number) => position(1, BigInt(n), 1)
+const event = (n: number, prev: number | null, source = 'shop'): Event => ({
+  source,
+  position: at(n),
+  prev: prev === null ? null : at(prev),
+  id: `e${n}`,
+  type: 'T',
+  key: new Uint8Array(),
+  value: null,
+  headers: [],
+  committedAt: 0,
+  version: '1',
+})
+
+/** What the relay finds from a recorded tail in a log that starts at `start` and holds these events. */
+function find(recorded: Tail, start: number, log: readonly (Event | null)[]): Tail {
+  let search = beginSearch(place, 'shop', recorded, { start: BigInt(start), end: BigInt(start + log.length) })
+  let seen = false
+  log.forEach((entry, i) => {
+    const offset = BigInt(start + i)
+    if (offset < search.range.start) return
+    if (offset === recorded.offset) seen = true
+    search = searchStep(search, offset, entry)
+  })
+  return endSearch(search, seen)
+}
+
+describe('the tail is found by reading forward from what was recorded', () => {
+  const recorded: Tail = { position: at(2), offset: 1n }
+
+  test('what a lost reply left behind is the tail', () => {
+    expect(find(recorded, 0, [event(1, null), event(2, 1), event(3, 2), event(4, 3)])).toEqual({ position: at(4), offset: 3n })
+  })
+
+  test("a zombie's late duplicates are not the tail, though they stand last", () => {
+    expect(find(recorded, 0, [event(1, null), event(2, 1), event(3, 2), event(1, null), event(2, 1)])).toEqual({
+      position: at(3),
+      offset: 2n,
+    })
+  })
+
+  test('records of other sources and of foreign producers are passed over', () => {
+    expect(find(recorded, 0, [event(1, null), event(2, 1), event(9, 8, 'other'), null, event(3, 2)])).toEqual({
+      position: at(3),
+      offset: 4n,
+    })
+  })
+
+  test('a partition that retention has emptied keeps its recorded tail', () => {
+    expect(find(recorded, 7, [])).toEqual(recorded)
+  })
+
+  test('a partition that retention has cut goes on from what is there', () => {
+    expect(find(recorded, 4, [event(5, 4), event(6, 5)])).toEqual({ position: at(6), offset: 5n })
+  })
+
+  test('a topic without an event of ours is read from its recorded end', () => {
+    const none: Tail = { position: null, offset: 1n }
+    expect(find(none, 0, [null, null, event(1, null)])).toEqual({ position: at(1), offset: 2n })
+    expect(find({ position: null, offset: -1n }, 0, [])).toEqual({ position: null, offset: -1n })
+  })
+})
+
+describe('a queue that lost what it acknowledged halts the relay', () => {
+  const recorded: Tail = { position: at(2), offset: 1n }
+  const lost = expect.objectContaining({ code: 'MILLRACE_QUEUE_LOST_END' })
+  const thrown = (work: () => unknown): unknown => {
+    try {
+      return work()
+    } catch (error) {
+      return error
+    }
+  }
+
+  test('(i) its log ends at or before the recorded offset', () => {
+    expect(thrown(() => find(recorded, 0, [event(1, null)]))).toEqual(lost)
+    expect(thrown(() => find(recorded, 0, []))).toEqual(lost)
+  })
+
+  test('(ii) another record stands at the recorded offset', () => {
+    expect(thrown(() => find(recorded, 0, [event(1, null), event(3, 1)]))).toEqual(lost)
+    expect(thrown(() => find(recorded, 0, [event(1, null), null]))).toEqual(lost)
+    expect(thrown(() => find(recorded, 0, [event(1, null), event(2, 1, 'other')]))).toEqual(lost)
+  })
+
+  test('(ii) nothing stands at the recorded offset, although the log begins before it', () => {
+    const search = beginSearch(place, 'shop', recorded, { start: 0n, end: 3n })
+    expect(thrown(() => endSearch(searchStep(search, 2n, null), false))).toEqual(lost)
+  })
+
+  test('(iii) what is read forward does not chain', () => {
+    expect(thrown(() => find(recorded, 0, [event(1, null), event(2, 1), event(4, 3)]))).toEqual(lost)
+    expect(thrown(() => find({ position: null, offset: -1n }, 0, [event(4, 3)]))).toEqual(lost)
+  })
+
+  test('(iv) an acknowledged offset is not above the one before it', () => {
+    expect(acknowledged(place, recorded, 2n, 3, at(5))).toEqual({ position: at(5), offset: 4n })
+    expect(thrown(() => acknowledged(place, recorded, 1n, 3, at(5)))).toEqual(lost)
+  })
+})

@@ -1,0 +1,105 @@
+import { randomUUID } from 'node:crypto'
+import pg from 'pg'
+import kafka from '../../connectors/queues/kafka.ts'
+import local from '../../connectors/queues/local.ts'
+import postgresSink from '../../connectors/sinks/postgres.ts'
+import type { ConnectorDeps, Log, OptionsSchema } from '../../src/core/connector.ts'
+import type { Queue } from '../../src/core/queue.ts'
+import type { Sink } from '../../src/core/sink.ts'
+import { DEFAULT_TOPIC, topicOf } from '../../src/core/topic-template.ts'
+import { initRelayState } from '../../src/pipeline/init-state.ts'
+import { migrate } from '../../src/postgres/migrate.ts'
+import { openPostgresSource, type PostgresSource } from '../../src/postgres/source.ts'
+import { REPLICA_TABLE, SOURCE_TABLE } from './workload.ts'
+
+/** The pipeline under test, as its processes are told of it. */
+export interface Pipeline {
+  readonly name: string
+  readonly sourceUrl: string
+  readonly replicaUrl: string
+  readonly queue: { readonly kind: 'kafka'; readonly brokers: readonly string[] } | { readonly kind: 'local'; readonly path: string }
+}
+
+export const FINGERPRINT = 'faults'
+export const topic = topicOf(DEFAULT_TOPIC, 'order')
+
+/** Errors only, on stderr: what a test prints when it fails. */
+export const stderrLog: Log = {
+  debug: () => {},
+  info: () => {},
+  warn: (fields, message) => console.error(`warn ${message}`, summary(fields)),
+  error: (fields, message) => console.error(`error ${message}`, summary(fields)),
+  child: () => stderrLog,
+}
+export const quietLog: Log = { debug() {}, info() {}, warn() {}, error() {}, child: () => quietLog }
+
+const summary = (fields: object): string => {
+  const { err, ...rest } = fields as { err?: Error }
+  return `${JSON.stringify(rest)} ${err?.message ?? ''}`
+}
+
+const deps = (pipeline: Pipeline, log: Log): ConnectorDeps => ({ log, pipeline: pipeline.name, now: Date.now })
+
+async function parsed<Options>(schema: OptionsSchema<Options>, value: unknown): Promise<Options> {
+  const result = await schema['~standard'].validate(value)
+  if (result.issues) throw new Error(JSON.stringify(result.issues))
+  return result.value
+}
+
+export async function openQueue(pipeline: Pipeline, log: Log = quietLog): Promise<Queue> {
+  // the topic is the pipeline's own: the tests share a broker
+  const topics = { name: topicTemplate(pipeline), partitions: 3 }
+  const { kind, ...options } = pipeline.queue
+  return kind === 'kafka'
+    ? kafka.open(await parsed(kafka.options, { ...options, topics, requestTimeout: 5_000 }), deps(pipeline, log))
+    : local.open(await parsed(local.options, { ...options, topics }), deps(pipeline, log))
+}
+
+export const topicTemplate = (pipeline: Pipeline): string => `${pipeline.name}.{aggregate_type}`
+export const topicOfOrders = (pipeline: Pipeline): string => topicOf(topicTemplate(pipeline), 'order')
+
+export function openSource(pipeline: Pipeline, log: Log = quietLog): Promise<PostgresSource> | PostgresSource {
+  return openPostgresSource({ name: pipeline.name, url: pipeline.sourceUrl, acceptUnlimitedWal: true }, { log, now: Date.now })
+}
+
+export async function openSink(pipeline: Pipeline, log: Log = quietLog): Promise<Sink> {
+  const options = {
+    url: pipeline.replicaUrl,
+    statementTimeout: '20s',
+    tables: [{ from: 'order', into: 'public.orders', key: 'id', guard: 'column', on: { OrderChanged: 'upsert', OrderErased: 'delete' } }],
+  }
+  return postgresSink.open(await parsed(postgresSink.options, options), { ...deps(pipeline, log), sink: 'replica' })
+}
+
+/** Everything that `millrace init` makes, and the tables on both sides. */
+export async function prepare(pipeline: Pipeline): Promise<void> {
+  await query(pipeline.sourceUrl, async (client) => {
+    await migrate(client)
+    await client.query(SOURCE_TABLE)
+  })
+  await query(pipeline.replicaUrl, (client) => client.query(REPLICA_TABLE))
+  const queue = await openQueue(pipeline)
+  const source = await openSource(pipeline)
+  const sink = await openSink(pipeline)
+  try {
+    await source.init()
+    const session = await source.open({ epoch: 1, signal: AbortSignal.timeout(30_000) })
+    const { identity } = session
+    await session.close()
+    await initRelayState({ source, queue, identity, fingerprint: FINGERPRINT, newStreamId: randomUUID })
+    await sink.init()
+  } finally {
+    await Promise.allSettled([source.close(), queue.close(), sink.close()])
+  }
+}
+
+export async function query<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: url })
+  client.on('error', () => {})
+  await client.connect()
+  try {
+    return await work(client)
+  } finally {
+    await client.end()
+  }
+}

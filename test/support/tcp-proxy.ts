@@ -1,0 +1,162 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { setTimeout as wait } from 'node:timers/promises'
+
+/**
+ * Stands between a client and a server on loopback and breaks their connection in the ways that networks do. Faults hold for
+ * the connections there are and for those to come, until `restore()`.
+ */
+export interface TcpProxy {
+  readonly port: number
+  /** `host:port` */
+  readonly address: string
+  /** how many are open now */
+  connections(): number
+  /** resets every connection, once: the next dial gets through */
+  cut(): void
+  /** resets every connection, and each new one as soon as it is made */
+  refuse(): void
+  /** nothing passes and nothing closes, as where packets are swallowed; what was held back goes on after `restore()` */
+  hold(direction?: Direction): void
+  /** every piece waits so long; the order stays */
+  delay(ms: number, direction?: Direction): void
+  /** lets so many bytes more pass, over all connections, then holds; resolves at the last of them */
+  holdAfter(bytes: number, direction: OneDirection): Promise<void>
+  /** lets so many bytes more pass, over all connections, then closes them; resolves at the last of them */
+  cutAfter(bytes: number, direction: OneDirection): Promise<void>
+  restore(): void
+  /** ends all connections and the proxy */
+  remove(): Promise<void>
+}
+
+export type OneDirection = 'to-server' | 'to-client'
+export type Direction = OneDirection | 'both'
+
+export async function startTcpProxy(target: { readonly host?: string; readonly port: number }): Promise<TcpProxy> {
+  const lanes = { 'to-server': new Lane(), 'to-client': new Lane() }
+  const open = new Set<Socket>()
+  let refusing = false
+
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    if (refusing) {
+      client.resetAndDestroy()
+      return
+    }
+    const upstream = connect({ host: target.host ?? '127.0.0.1', port: target.port, allowHalfOpen: true })
+    for (const [socket, other] of [
+      [client, upstream],
+      [upstream, client],
+    ] as const) {
+      socket.setNoDelay(true)
+      socket.on('error', () => other.resetAndDestroy())
+      socket.once('close', () => open.delete(socket))
+      open.add(socket)
+    }
+    void lanes['to-server'].carry(client, upstream)
+    void lanes['to-client'].carry(upstream, client)
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const { port } = server.address() as AddressInfo
+
+  const chosen = (direction: Direction): Lane[] => (direction === 'both' ? Object.values(lanes) : [lanes[direction]])
+  const proxy: TcpProxy = {
+    port,
+    address: `127.0.0.1:${port}`,
+    connections: () => open.size / 2,
+    cut() {
+      for (const socket of open) socket.resetAndDestroy()
+    },
+    refuse() {
+      refusing = true
+      proxy.cut()
+    },
+    hold(direction = 'both') {
+      for (const lane of chosen(direction)) lane.hold()
+    },
+    delay(ms, direction = 'both') {
+      for (const lane of chosen(direction)) lane.delayMs = ms
+    },
+    holdAfter: (bytes, direction) => lanes[direction].after(bytes, () => lanes[direction].hold()),
+    cutAfter: (bytes, direction) =>
+      lanes[direction].after(bytes, () => {
+        // an orderly end: a reset could overtake the last bytes
+        for (const socket of open) socket.destroySoon()
+      }),
+    restore() {
+      refusing = false
+      for (const lane of Object.values(lanes)) lane.restore()
+    },
+    async remove() {
+      proxy.restore()
+      const closed = once(server, 'close')
+      server.close()
+      for (const socket of open) socket.destroy()
+      await closed
+    },
+  }
+  return proxy
+}
+
+/** One direction of all connections. */
+class Lane {
+  delayMs = 0
+  #gate: { readonly opened: Promise<void>; readonly open: () => void } | null = null
+  #limit: { left: number; readonly reached: () => void } | null = null
+
+  hold(): void {
+    if (this.#gate) return
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#gate = { opened: promise, open: resolve }
+  }
+
+  after(bytes: number, then: () => void): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const reached = (): void => {
+      then()
+      resolve()
+    }
+    if (bytes <= 0) reached()
+    else this.#limit = { left: bytes, reached }
+    return promise
+  }
+
+  restore(): void {
+    this.delayMs = 0
+    this.#limit = null
+    this.#gate?.open()
+    this.#gate = null
+  }
+
+  /** Reads no further than it writes: a side that is held back feels it, as it would. */
+  async carry(from: Socket, to: Socket): Promise<void> {
+    try {
+      for await (const chunk of from) {
+        let rest: Buffer = chunk
+        while (rest.length > 0) {
+          if (this.delayMs > 0) await wait(this.delayMs)
+          await this.#gate?.opened
+          const part = rest.subarray(0, this.#limit?.left ?? rest.length)
+          rest = rest.subarray(part.length)
+          await write(to, part)
+          this.#count(part.length)
+        }
+      }
+      await this.#gate?.opened
+      to.end()
+    } catch {
+      to.destroy()
+    }
+  }
+
+  #count(bytes: number): void {
+    const limit = this.#limit
+    if (!limit) return
+    limit.left -= bytes
+    if (limit.left > 0) return
+    this.#limit = null
+    limit.reached()
+  }
+}
+
+const write = (socket: Socket, bytes: Buffer): Promise<void> =>
+  new Promise((resolve, reject) => socket.write(bytes, (error) => (error ? reject(error) : resolve())))
