@@ -269,11 +269,13 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       return conflict !== null
     },
     async observe() {
+      // our place is taken before the log is asked: what is applied meanwhile may lie beyond the answer
+      const at = offset
       const range = await assignment.range()
-      end = range.end
-      if (offset !== null && range.end < offset && phase === 'following')
+      if (end === null || range.end > end) end = range.end
+      if (at !== null && range.end < at && phase === 'following')
         try {
-          checkRange(offset, range)
+          checkRange(at, range)
         } catch (caught) {
           lostEnd.abort(caught)
         }

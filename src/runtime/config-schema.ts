@@ -2,32 +2,55 @@ import { z } from 'zod'
 import { configSchema } from './config.ts'
 import { KINDS, loadQueue, loadSink } from './registry.ts'
 
-/** The JSON Schema of a config, the options of the house's connectors included: for editors. */
+/** The JSON Schema of a config, with the options of the house's connectors in it: for editors. */
 export async function configJsonSchema(): Promise<object> {
-  const schema = jsonSchemaOf(configSchema) as { properties: Record<string, Section> }
+  const schema = jsonSchemaOf(configSchema)
+  const queue = schema.properties?.['queue'] as Schema
+  const sinks = schema.properties?.['sinks'] as Schema
   const here = { origin: 'config', folder: process.cwd() }
-  const queue = schema.properties.queue as Section
-  const sink = (schema.properties.sinks as Section).additionalProperties as Section
-  const queues = await Promise.all(KINDS.queue.map(async (kind) => [kind, (await loadQueue(kind, here)).options] as const))
-  const sinks = await Promise.all(KINDS.sink.map(async (kind) => [kind, (await loadSink(kind, kind, here)).options] as const))
-  queue.allOf = queues.map(([kind, options]) => whenKind(kind, options))
-  sink.allOf = sinks.map(([kind, options]) => whenKind(kind, options))
-  return { title: 'A Millrace config', ...schema }
+  const queues = await Promise.all(
+    KINDS.queue.map(async (kind) => withOptions(queue, kind, (await loadQueue(kind, here)).options)),
+  )
+  const kinds = await Promise.all(
+    KINDS.sink.map(async (kind) =>
+      withOptions(sinks.additionalProperties as Schema, kind, (await loadSink(kind, kind, here)).options),
+    ),
+  )
+  return {
+    ...schema,
+    title: 'A Millrace config',
+    properties: {
+      ...schema.properties,
+      queue: { anyOf: [...queues, ofOneself(queue)] },
+      sinks: { ...sinks, additionalProperties: { anyOf: [...kinds, ofOneself(sinks.additionalProperties as Schema)] } },
+    },
+  }
 }
 
-interface Section {
-  properties?: Record<string, unknown>
-  additionalProperties?: unknown
-  allOf?: object[]
+interface Schema {
+  readonly properties?: Readonly<Record<string, unknown>>
+  readonly required?: readonly string[]
+  readonly additionalProperties?: unknown
 }
 
-function whenKind(kind: string, options: unknown): object {
-  const { $schema: _, additionalProperties: __, ...rest } = jsonSchemaOf(options)
-  return { if: { properties: { kind: { const: kind } } }, then: rest }
+/** the section of a connector of the house: what every one has, and its own */
+function withOptions(section: Schema, kind: string, options: unknown): Schema {
+  const own = jsonSchemaOf(options)
+  return {
+    ...section,
+    properties: { ...section.properties, kind: { const: kind }, ...own.properties },
+    required: [...new Set([...(section.required ?? []), ...(own.required ?? [])])],
+    additionalProperties: false,
+  }
+}
+
+/** the section of a module of the user's own, whose options only it knows */
+function ofOneself(section: Schema): Schema {
+  return { ...section, properties: { ...section.properties, kind: { type: 'string', pattern: '^(\\.|/|file:)' } } }
 }
 
 /** functions, which only a TypeScript config can hold, are left open */
-function jsonSchemaOf(schema: unknown): Record<string, unknown> {
+function jsonSchemaOf(schema: unknown): Schema {
   if (!(schema instanceof z.ZodType)) return {}
-  return z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any', reused: 'inline' }) as Record<string, unknown>
+  return z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any', reused: 'inline' }) as Schema
 }

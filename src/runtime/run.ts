@@ -7,7 +7,8 @@ import { openQueue, type Surroundings } from './open.ts'
 import { startRelayRole } from './relay-role.ts'
 import { patiently, type RoleContext } from './role.ts'
 import { startSinkRole } from './sink-role.ts'
-import { emptyStatus, relayReport, type StatusReport, slotReport } from './status.ts'
+import { watchSlot } from './slot-watch.ts'
+import { emptyStatus, relayReport, type StatusReport } from './status.ts'
 
 /** Which roles a process plays. */
 export interface Roles {
@@ -64,6 +65,8 @@ export function startRoles(
   const relay = roles.relay ? startRelayRole({ ...context, failpoint }) : null
   const sinks = roles.sinks.map((name) => startSinkRole(name, context))
 
+  const slots = watchSlot(() => relay?.source() ?? null, around.now)
+
   async function untilHalted(): Promise<void> {
     const ends = await Promise.allSettled([...(relay === null ? [] : [relay]), ...sinks].map((role) => role.done))
     const halted = ends.filter((end) => end.status === 'rejected')
@@ -92,10 +95,11 @@ export function startRoles(
     },
     ready: () => !signal.aborted && (relay?.ready() ?? true) && sinks.every((sink) => sink.ready()),
     async status() {
-      const source = relay?.source() ?? null
+      const { slot, problem } = await slots.look()
       return {
         ...emptyStatus(config.name),
-        slot: source === null ? null : await slotReport(source),
+        slot,
+        problems: problem === null ? [] : [problem],
         relay: relay === null ? null : relayReport(relay.status()),
         sinks: sinks.map((sink) => sink.report(relay?.status() ?? null)),
       }

@@ -43,7 +43,12 @@ export async function openStage({ bin }: StageOptions): Promise<Stage> {
     return {
       brokers: kafka.brokers,
       topics,
-      sourceDatabase: (name) => createDatabase(source, name),
+      async sourceDatabase(name) {
+        const url = await createDatabase(source, name)
+        // TEMP: preflight takes a slot whose catalog horizon is another, since advanced slot's for older than its publication
+        await execute(url, `select pg_create_logical_replication_slot('keeper_${name}', 'pgoutput')`)
+        return url
+      },
       replicaDatabase: (name) => createDatabase(replica, name),
       close,
     }

@@ -75,9 +75,16 @@ test('config prints what is understood, and the schema for editors knows every c
   expect(understood).toMatchObject({ name: 'shop', source: { url: 'postgres://relay:[redacted]@127.0.0.1:1/shop' }, http: false })
   const { stdout, code } = await run('config', '--schema')
   const schema = JSON.parse(stdout)
-  expect(schema.properties.queue.allOf.map((one: { if: object }) => one.if)).toEqual([
-    { properties: { kind: { const: 'kafka' } } },
-    { properties: { kind: { const: 'local' } } },
+  const sections = (section: { anyOf: { properties: Record<string, unknown> }[] }) => section.anyOf.map((one) => one.properties)
+  expect(sections(schema.properties.queue)).toMatchObject([
+    { kind: { const: 'kafka' }, brokers: {} },
+    { kind: { const: 'local' }, path: {} },
+    { kind: { pattern: '^(\\.|/|file:)' } },
+  ])
+  expect(sections(schema.properties.sinks.additionalProperties)).toMatchObject([
+    { kind: { const: 'postgres' }, tables: {}, start: {} },
+    { kind: { const: 'stdout' } },
+    { kind: { pattern: '^(\\.|/|file:)' } },
   ])
   expect(code).toBe(0)
 })

@@ -10,7 +10,8 @@ import { GUARD_COLUMN } from './options.ts'
  * Rows are sorted by key, so that two transactions that write the same rows take their locks in one order.
  */
 export interface StatementText {
-  readonly name: string
+  /** of the prepared statement: at most 63 bytes, Postgres cuts the rest. Null: not kept */
+  readonly name: string | null
   readonly text: string
 }
 
@@ -24,6 +25,9 @@ export interface FeedStatements {
   /** partial writes of rows that have exactly the given columns, one row a key */
   merge(present: readonly number[]): StatementText
 }
+
+/** sets of present columns whose statements are kept, per feed */
+const MAX_MERGES = 50
 
 const id = pg.escapeIdentifier
 
@@ -128,9 +132,12 @@ on conflict (${conflict}) do nothing`
     append: { name: `${tag}_a`, text: append() },
     merge(present) {
       const set = present.join('_')
-      const known = merges.get(set) ?? { name: `${tag}_m_${set}`, text: merge(present) }
-      if (merges.size < 1_000) merges.set(set, known)
-      return known
+      const known = merges.get(set)
+      if (known !== undefined) return known
+      if (merges.size === MAX_MERGES) return { name: null, text: merge(present) }
+      const made = { name: `${tag}_m${merges.size}`, text: merge(present) }
+      merges.set(set, made)
+      return made
     },
   }
 }
