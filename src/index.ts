@@ -20,7 +20,7 @@ export {
   type TopicsConfig,
 } from './runtime/config.ts'
 export { type ConfigFile, readConfigFile } from './runtime/config-file.ts'
-export { configJsonSchema } from './runtime/config-schema.ts'
+export { configJsonSchema } from './runtime/config-json-schema.ts'
 export { createPipeline, type Pipeline, type PipelineOptions } from './runtime/pipeline.ts'
 export type { Roles, Running } from './runtime/run.ts'
 export type { ErrorReport, PartitionReport, RelayReport, SinkReport, SlotReport, StatusReport } from './runtime/status.ts'

@@ -11,5 +11,5 @@ export type { LocalOptions }
 export default defineQueue<LocalSettings>({
   name: 'local',
   options: localOptions,
-  open: async (settings, deps) => new LocalQueue(settings, deps),
+  open: (settings, deps) => LocalQueue.open(settings, deps),
 })

@@ -68,7 +68,10 @@ export function openLineSink(destination: Writable): Sink {
         const positions = new Map(mine().positions)
         for (const { source, from, to } of moves) {
           if ((positions.get(source) ?? null) !== from)
-            throw new MillraceError('MILLRACE_SINK_FENCED', `${key} stands at ${positions.get(source)} of ${source}, not at ${from}`)
+            throw new MillraceError(
+              'MILLRACE_SINK_FENCED',
+              `${key} stands at ${positions.get(source)} of ${source}, not at ${from}`,
+            )
           positions.set(source, to)
         }
         if (events.length > 0) await write(events.map((event) => toLine(place, event)).join(''))
@@ -100,12 +103,12 @@ function toLine({ topic, partition }: TopicPartition, event: Event): string {
     key === null ? `"keyBase64":${base64(event.key)}` : `"key":${JSON.stringify(key)}`,
     `"committedAt":${committedAt}`,
     `"headers":${headersOf(event)}`,
-    valueOf(event),
+    payloadOf(event),
   ]
   return `{${fields.join(',')}}\n`
 }
 
-function valueOf({ value }: Event): string {
+function payloadOf({ value }: Event): string {
   if (value === null) return '"tombstone":true'
   const text = decode(value)
   return text !== null && isJson(text) ? `"value":${text.replace(/[\r\n]+/g, ' ').trim()}` : `"valueBase64":${base64(value)}`
@@ -118,7 +121,9 @@ function headersOf({ headers }: Event): string {
     const text = typeof value === 'string' ? value : (decode(value) ?? Buffer.from(value).toString('base64'))
     byName.set(name, [...(byName.get(name) ?? []), JSON.stringify(text)])
   }
-  const fields = [...byName].map(([name, values]) => `${JSON.stringify(name)}:${values.length === 1 ? values[0] : `[${values.join(',')}]`}`)
+  const fields = [...byName].map(
+    ([name, values]) => `${JSON.stringify(name)}:${values.length === 1 ? values[0] : `[${values.join(',')}]`}`,
+  )
   return `{${fields.join(',')}}`
 }
 
@@ -145,9 +150,13 @@ const base64 = (bytes: Uint8Array): string => JSON.stringify(Buffer.from(bytes).
 
 function failure(cause: (Error & { readonly code?: string }) | undefined): MillraceError {
   return cause === undefined || cause.code === 'EPIPE' || cause.code === 'ERR_STREAM_DESTROYED'
-    ? new MillraceError('MILLRACE_SINK_NOT_READY', 'nobody reads stdout any more: the program at the other end of the pipe has ended', {
-        cause,
-        remedy: 'start both again; events that were not read come again',
-      })
+    ? new MillraceError(
+        'MILLRACE_SINK_NOT_READY',
+        'nobody reads stdout any more: the program at the other end of the pipe has ended',
+        {
+          cause,
+          remedy: 'start both again; events that were not read come again',
+        },
+      )
     : new MillraceError('MILLRACE_SINK_UNREACHABLE', `stdout could not be written: ${cause.message}`, { cause })
 }

@@ -4,7 +4,6 @@ import { styleText } from 'node:util'
 export interface Terminal {
   /** whether a person looks at it: then lines may be redrawn and coloured */
   readonly interactive: boolean
-  readonly columns: number
   print(line?: string): void
   /** draws over the last line that was drawn so; prints nothing where nobody looks */
   redraw(line: string): void
@@ -20,9 +19,6 @@ export function terminalOf(stream: NodeJS.WriteStream, env: NodeJS.ProcessEnv = 
   const clear = (): string => (drawn ? '\r\u001b[2K' : '')
   return {
     interactive,
-    get columns() {
-      return stream.columns ?? 100
-    },
     print(line = '') {
       stream.write(`${clear()}${line}\n`)
       drawn = false

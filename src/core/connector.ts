@@ -13,6 +13,8 @@ export interface ConnectorDeps {
 export interface SinkDeps extends ConnectorDeps {
   /** the sink's name: its identity in checkpoints */
   readonly sink: string
+  /** which topic carries which aggregate type; absent: the default template */
+  readonly topicTemplate?: string | undefined
 }
 
 /** The part of pino that connectors and loops use. Never a payload, never a secret. */

@@ -56,7 +56,8 @@ export function recordBytes(record: QueueRecord): number {
 const encoder = new TextEncoder()
 const utf8Bytes = (value: string): number => encoder.encode(value).length
 
-const text = new TextDecoder('utf-8', { fatal: false })
+// a text that begins with U+FEFF keeps it
+const text = new TextDecoder('utf-8', { ignoreBOM: true })
 
 /**
  * The event that a record carries, or null for a record of a foreign producer (it has no `millrace-format` header).

@@ -4,7 +4,7 @@ export const DEFAULT_TOPIC = 'outbox.event.{aggregate_type}'
 const PLACEHOLDER = '{aggregate_type}'
 
 export function topicOf(template: string, aggregateType: string): string {
-  return template.replace(PLACEHOLDER, aggregateType)
+  return template.replace(PLACEHOLDER, () => aggregateType)
 }
 
 /** the names that `Queue.topics` takes for the aggregate types a sink follows; null follows all of them */

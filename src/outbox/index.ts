@@ -1,18 +1,5 @@
-export type {
-  Aggregate,
-  AggregateId,
-  AggregateTypes,
-  EventDefinition,
-  EventOf,
-  EventOptions,
-  Events,
-  EventTypes,
-  Payload,
-  PayloadOf,
-  StandardSchema,
-  Tombstone,
-  TombstoneOf,
-} from './events.ts'
+/** `millrace/outbox`: the service's side. It loads nothing from npm. */
+export type * from './events.ts'
 export { defineEvents, tombstone } from './events.ts'
 export { createOutbox, type FreeEvent, type FreeTombstone, type Outbox } from './outbox.ts'
 export type { Statement } from './statement.ts'

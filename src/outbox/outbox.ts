@@ -10,7 +10,7 @@ import {
   isTombstone,
   type Payload,
   type TombstoneOf,
-} from './events.ts'
+} from './registry.ts'
 import { propertyPath } from './json-text.ts'
 import { invalid, parsePayloadText, payloadJson, toRow } from './row.ts'
 import { insertMany, insertOne, type OutboxRow, type Statement } from './statement.ts'

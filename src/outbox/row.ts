@@ -1,6 +1,6 @@
 import { MillraceError } from '../core/errors.ts'
 import { isReservedHeader } from '../core/record.ts'
-import { AGGREGATE_TYPE, type AggregateId, type EventOptions } from './events.ts'
+import { AGGREGATE_TYPE, type AggregateId, type EventOptions } from './registry.ts'
 import { jsonText, propertyPath, textProblem } from './json-text.ts'
 import type { OutboxRow } from './statement.ts'
 import { newId } from './uuid.ts'

@@ -1,5 +1,6 @@
 import type pg from 'pg'
 import { type Lsn, parseLsn } from '../core/position.ts'
+import { pendingMigrations } from './migrate.ts'
 import type { SourceSettings } from './options.ts'
 
 /** What the server's catalog says about everything that capture stands on. Read only; needs no privilege. */
@@ -22,6 +23,8 @@ export interface Catalog {
   readonly backendPid: number
   readonly outbox: OutboxTable | null
   readonly stateTable: { readonly usable: boolean; readonly written: boolean } | null
+  /** names of the migrations that this package has and the database lacks */
+  readonly pendingMigrations: readonly string[]
   readonly publication: Publication | null
   readonly slot: Slot | null
   /** another slot has held the catalog's horizon at least as far back as ours */
@@ -88,6 +91,7 @@ const OLD_TRANSACTION = 600
 export async function readCatalog(client: pg.Pool | pg.PoolClient, settings: SourceSettings): Promise<Catalog> {
   const { rows } = await client.query(SERVER, [])
   const server = rows[0] as Record<string, unknown>
+  const stateTable = await readStateTable(client, settings)
   return {
     version: Number(server.version),
     inRecovery: server.in_recovery as boolean,
@@ -102,7 +106,8 @@ export async function readCatalog(client: pg.Pool | pg.PoolClient, settings: Sou
     role: { name: server.role as string, superuser: server.superuser as boolean, replication: server.replication as boolean },
     backendPid: Number(server.pid),
     outbox: await readOutbox(client, settings),
-    stateTable: await readStateTable(client, settings),
+    stateTable,
+    pendingMigrations: stateTable?.usable === true ? (await pendingMigrations(client)).map(({ name }) => name) : [],
     publication: await readPublication(client, settings),
     slot: await readSlot(client, settings.slot),
     olderSlots: await readOlderSlots(client, settings.slot),

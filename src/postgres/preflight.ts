@@ -147,7 +147,7 @@ function* outbox(table: OutboxTable | null, { table: name, columns }: SourceSett
   }
 }
 
-function* schema({ stateTable }: Catalog): Generator<Observation> {
+function* schema({ stateTable, pendingMigrations }: Catalog): Generator<Observation> {
   if (stateTable === null)
     yield blocker(
       'the table millrace.relay_state does not exist: the migrations have not been applied',
@@ -159,6 +159,12 @@ function* schema({ stateTable }: Catalog): Generator<Observation> {
       'the role may not read and write millrace.relay_state',
       'millrace init --sql relay prints the grants',
       'MILLRACE_SOURCE_AUTH',
+    )
+  else if (pendingMigrations.length > 0)
+    yield blocker(
+      `the schema millrace lacks the migrations ${pendingMigrations.join(', ')}`,
+      'run millrace init',
+      'MILLRACE_SCHEMA_OUTDATED',
     )
 }
 

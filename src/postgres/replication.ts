@@ -51,6 +51,8 @@ const KNOWN = new Set<number>(Object.values(MESSAGE))
 /** status updates that the server has not taken; it reads none while it is gone (bytes) */
 const MAX_UNSENT = 64 * 1024
 const END_TIMEOUT = 1_000
+/** from the first packet to the server's word that it streams (ms) */
+const START_TIMEOUT = 30_000
 
 /** the parts of `pg.Client` that its types leave out */
 interface ClientInternals {
@@ -78,6 +80,7 @@ export async function startReplication(options: ReplicationOptions): Promise<Rep
     const end = (error: MillraceError): void => {
       if (over !== undefined) return
       over = error
+      clearTimeout(timer)
       signal.removeEventListener('abort', abort)
       stream?.destroy()
       service.destroy().catch(() => {})
@@ -87,6 +90,11 @@ export async function startReplication(options: ReplicationOptions): Promise<Rep
     const abort = (): void => {
       if (!begun) end(new MillraceError('MILLRACE_STREAM_BROKEN', 'opening the replication stream was given up'))
     }
+    const timer = setTimeout(
+      () =>
+        end(new MillraceError('MILLRACE_SOURCE_UNREACHABLE', `the server did not begin to stream in ${START_TIMEOUT / 1_000} s`)),
+      START_TIMEOUT,
+    )
     signal.addEventListener('abort', abort, { once: true })
     service.on('error', (error) => end(sourceError(error, stream === undefined ? 'connect' : 'stream')))
 
@@ -101,6 +109,7 @@ export async function startReplication(options: ReplicationOptions): Promise<Rep
           if (type === MESSAGE.error) throw sourceError(parseServerError(buffer, from, to), 'stream')
           if (type === MESSAGE.copyBothResponse && !begun) {
             begun = true
+            clearTimeout(timer)
             resolve(replicationStream(socket, identity, () => over !== undefined))
           } else if (type === MESSAGE.copyDone || type === MESSAGE.commandComplete)
             throw new MillraceError('MILLRACE_STREAM_BROKEN', 'the server ended the replication stream')
@@ -119,7 +128,8 @@ export async function startReplication(options: ReplicationOptions): Promise<Rep
           frames.push(chunk)
           handler.chunkEnd()
         } catch (error) {
-          end(sourceError(error, 'stream'))
+          // everything that a stream can hold has its code; the rest is a fault of ours, which no retry mends
+          end(error instanceof MillraceError ? error : new MillraceError('MILLRACE_INTERNAL', String(error), { cause: error }))
         }
       })
       socket.once('close', () => end(new MillraceError('MILLRACE_STREAM_BROKEN', 'the server closed the replication connection')))

@@ -57,6 +57,7 @@ export class PostgresSession implements SourceSession, ReplicationHandler {
   private stream: ReplicationStream | undefined
   private said: SourceIdentity | undefined
   private timer: NodeJS.Timeout | undefined
+  private readonly over = new AbortController()
 
   private confirmed: Lsn = 0n
   /** the highest end that was given out: nothing above it may be confirmed */
@@ -96,7 +97,7 @@ export class PostgresSession implements SourceSession, ReplicationHandler {
     // the socket keeps the process alive, and this with it
     this.timer.unref()
     if (signal.aborted) this.drain()
-    else signal.addEventListener('abort', () => this.drain(), { once: true })
+    else signal.addEventListener('abort', () => this.drain(), { once: true, signal: this.over.signal })
     this.applyReading()
   }
 
@@ -256,6 +257,7 @@ export class PostgresSession implements SourceSession, ReplicationHandler {
   private stop(): void {
     this.coalescing.stop()
     clearInterval(this.timer)
+    this.over.abort()
     this.buffer.clear()
   }
 

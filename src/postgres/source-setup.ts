@@ -13,7 +13,7 @@ export interface Teardown {
 }
 
 /** a new slot waits for every transaction that is writing now (ms) */
-const SLOT_TIMEOUT = 60_000
+const SLOT_TIMEOUT = 45_000
 const QUERY_CANCELED = '57014'
 const INSUFFICIENT_PRIVILEGE = '42501'
 

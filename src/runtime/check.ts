@@ -4,7 +4,7 @@ import type { Queue } from '../core/queue.ts'
 import { latestState, statePrefix } from '../core/relay-state.ts'
 import { topicsOf } from '../core/topic-template.ts'
 import type { PostgresSource } from '../postgres/source.ts'
-import type { ParsedConfig } from './config.ts'
+import type { ParsedConfig } from './config-schema.ts'
 import { fingerprintOf, openQueue, openSource, prepareSink, type Surroundings } from './open.ts'
 
 /** Everything that a person should know before, or while, the pipeline runs: the source, the queue and every sink. */

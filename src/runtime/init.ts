@@ -5,8 +5,8 @@ import type { SourceIdentity } from '../core/source.ts'
 import { initRelayState } from '../pipeline/init-state.ts'
 import { migrate } from '../postgres/migrate.ts'
 import type { PostgresSource } from '../postgres/source.ts'
-import type { ParsedConfig } from './config.ts'
-import { fingerprintOf, openQueue, openSource, prepareSink, type Surroundings, withSourceClient } from './open.ts'
+import type { ParsedConfig } from './config-schema.ts'
+import { connectSource, fingerprintOf, namedTopics, openQueue, openSource, prepareSink, type Surroundings } from './open.ts'
 
 /**
  * Makes what is missing, in the order in which a crash in between does no harm: the schema, the publication, the slot,
@@ -29,20 +29,31 @@ export async function initPipeline(config: ParsedConfig, around: Surroundings): 
 
 async function initStream(config: ParsedConfig, around: Surroundings): Promise<readonly string[]> {
   const maxEventBytes = config.source?.outbox.maxEventBytes
-  const applied = await withSourceClient(config, around, (client) => migrate(client, { maxEventBytes }))
+  const client = await connectSource(config, around)
+  const applied = await migrate(client, { maxEventBytes }).finally(() => client.end())
   const source = await openSource(config, around)
   try {
     const made = [...applied.map(({ version, name }) => `migration ${version}, ${name}`), ...(await source.init())]
     if (config.queue === undefined) return made
     const queue = await openQueue(config, around)
     try {
-      return [...made, await foundStream(config, source, queue, around)]
+      made.push(await foundStream(config, source, queue, around))
+      return [...made, ...(await makeTopics(config, queue, around))]
     } finally {
       await queue.close()
     }
   } finally {
     await source.close()
   }
+}
+
+/** those that sinks name outright: a sink then need not wait for a first event */
+async function makeTopics(config: ParsedConfig, queue: Queue, around: Surroundings): Promise<readonly string[]> {
+  const wanted = await namedTopics(config, around)
+  const known = await queue.topics(wanted)
+  const missing = wanted.filter((topic) => !known.has(topic))
+  for (const topic of missing) await queue.createTopic(topic)
+  return missing.map((topic) => `topic ${topic}`)
 }
 
 async function foundStream(config: ParsedConfig, source: PostgresSource, queue: Queue, around: Surroundings): Promise<string> {

@@ -8,8 +8,8 @@ import { clientConfig } from '../postgres/connection.ts'
 import { DEFAULT_OUTBOX, type PostgresSourceOptions, settle } from '../postgres/options.ts'
 import { openPostgresSource, type PostgresSource } from '../postgres/source.ts'
 import { sourceError } from '../postgres/source-error.ts'
-import type { ParsedConfig, ParsedQueue, ParsedSource } from './config.ts'
 import { configError } from './config-issues.ts'
+import type { ParsedConfig, ParsedQueue, ParsedSource } from './config-schema.ts'
 import { fingerprint } from './fingerprint.ts'
 import { loadQueue, loadSink, type Origin, optionsFor } from './registry.ts'
 
@@ -26,7 +26,7 @@ export interface PreparedSink {
   open(): Promise<Sink>
 }
 
-function requireSource(config: ParsedConfig, at: Origin): ParsedSource {
+export function requireSource(config: ParsedConfig, at: Origin): ParsedSource {
   if (config.source !== undefined) return config.source
   throw configError(at.origin, [{ path: ['source'], message: 'expected the database that events come from, found nothing' }])
 }
@@ -37,8 +37,8 @@ export function requireQueue(config: ParsedConfig, at: Origin): ParsedQueue {
 }
 
 export function fingerprintOf(config: ParsedConfig, at: Origin): string {
-  const { table, columns } = requireSource(config, at).outbox
-  return fingerprint({ table, columns: columns ?? DEFAULT_OUTBOX.columns, topicTemplate: requireQueue(config, at).topics.name })
+  const { table, columns } = settle(sourceOptions(config, at))
+  return fingerprint({ table: `${table.schema}.${table.name}`, columns, topicTemplate: requireQueue(config, at).topics.name })
 }
 
 export async function openSource(config: ParsedConfig, around: Surroundings): Promise<PostgresSource> {
@@ -46,27 +46,22 @@ export async function openSource(config: ParsedConfig, around: Surroundings): Pr
   return within('source', () => openPostgresSource(options, { log: around.log.child({ role: 'relay' }), now: around.now }))
 }
 
-/** A connection to the source for a little while: schema, housekeeping. */
-export async function withSourceClient<T>(
-  config: ParsedConfig,
-  around: Surroundings,
-  work: (client: pg.Client) => Promise<T>,
-): Promise<T> {
+/** A connection to the source for ordinary statements; the caller ends it. */
+export async function connectSource(config: ParsedConfig, around: Surroundings): Promise<pg.Client> {
   const client = new pg.Client(clientConfig(settle(sourceOptions(config, around))))
   // what breaks it is told by the query under way
   client.on('error', () => {})
   try {
     await client.connect()
-    return await work(client)
+    return client
   } catch (error) {
-    throw sourceError(error, 'query')
-  } finally {
-    await client.end().catch(() => {})
+    throw sourceError(error, 'connect')
   }
 }
 
 export function sourceOptions(config: ParsedConfig, at: Origin): PostgresSourceOptions {
   const { outbox, acceptUnlimitedWal, url, password, tls, slot, publication } = requireSource(config, at)
+  const { createdAt: _, ...columns } = { createdAt: undefined, ...(outbox.columns ?? DEFAULT_OUTBOX.columns) }
   return {
     name: config.name,
     url,
@@ -75,15 +70,29 @@ export function sourceOptions(config: ParsedConfig, at: Origin): PostgresSourceO
     slot,
     publication,
     acceptUnlimitedWal,
-    outbox: { table: outbox.table, columns: outbox.columns ?? DEFAULT_OUTBOX.columns },
+    outbox: { table: outbox.table, columns },
   }
 }
 
+/**
+ * Loads every connector that the config names and checks its options; connects to nothing.
+ * @throws MILLRACE_CONFIG_INVALID
+ */
+export async function checkOptions(config: ParsedConfig, around: Surroundings): Promise<void> {
+  await prepareQueue(config, around)
+  for (const name of Object.keys(config.sinks)) await prepareSink(config, name, around)
+}
+
 export async function openQueue(config: ParsedConfig, around: Surroundings): Promise<Queue> {
+  const open = await prepareQueue(config, around)
+  return open()
+}
+
+async function prepareQueue(config: ParsedConfig, around: Surroundings): Promise<() => Promise<Queue>> {
   const { kind, ...section } = requireQueue(config, around)
   const connector = await loadQueue(kind, around)
   const options = await optionsFor(connector, section, around, ['queue'])
-  return within('queue', () => connector.open(options, deps(config, around)))
+  return () => within('queue', () => connector.open(options, deps(config, around)))
 }
 
 /** Loads the connector and checks its options; nothing is connected to before `open`. */
@@ -95,8 +104,17 @@ export async function prepareSink(config: ParsedConfig, name: string, around: Su
   const options = await optionsFor(connector, rest, around, ['sinks', name])
   return {
     topics: topicsOf(requireQueue(config, around).topics.name, connector.follows(options)),
-    open: () => within(`sinks.${name}`, () => connector.open(options, { ...deps(config, around), sink: name })),
+    open: () =>
+      within(`sinks.${name}`, () =>
+        connector.open(options, { ...deps(config, around), sink: name, topicTemplate: requireQueue(config, around).topics.name }),
+      ),
   }
+}
+
+/** the topics that the config's sinks name outright, without a `*` */
+export async function namedTopics(config: ParsedConfig, around: Surroundings): Promise<readonly string[]> {
+  const prepared = await Promise.all(Object.keys(config.sinks).map((name) => prepareSink(config, name, around)))
+  return [...new Set(prepared.flatMap((sink) => sink.topics).filter((topic) => !topic.endsWith('*')))]
 }
 
 function deps(config: ParsedConfig, around: Surroundings): ConnectorDeps {

@@ -3,10 +3,11 @@ import { MillraceError } from '../core/errors.ts'
 import type { Finding } from '../core/finding.ts'
 import type { Failpoint } from '../pipeline/relay-session.ts'
 import { checkPipeline } from './check.ts'
-import { EVERYTHING, type MillraceConfig, type Needs, type ParsedConfig, parseConfig } from './config.ts'
+import type { MillraceConfig } from './config.ts'
+import { EVERYTHING, type Needs, type ParsedConfig, parseConfig } from './config-schema.ts'
 import { initPipeline } from './init.ts'
 import { createLog, type LogLevel } from './log.ts'
-import type { Surroundings } from './open.ts'
+import { checkOptions, type Surroundings } from './open.ts'
 import { type SqlRole, sqlFor } from './role-sql.ts'
 import { type Roles, type Running, startRoles } from './run.ts'
 import { redacted, Secrets } from './secrets.ts'
@@ -31,9 +32,9 @@ export interface Pipeline {
   sql(role: SqlRole): Promise<string>
   /**
    * Starts the roles; default: everything that the config has. Never migrates.
-   * @throws MILLRACE_CONFIG_INVALID, MILLRACE_USAGE; whatever comes later rejects `done`
+   * @throws MILLRACE_CONFIG_INVALID, MILLRACE_USAGE; whatever comes later is retried, or rejects `done`
    */
-  run(roles?: Roles): Running
+  run(roles?: Roles): Promise<Running>
   /** as a running process tells it, else as the database, the queue and the sinks do */
   status(): Promise<StatusReport>
   /** Removes what is named. @returns what was removed, for people */
@@ -83,12 +84,13 @@ export function createPipeline(config: MillraceConfig, options: PipelineOptions 
         around,
       ),
     init: async () => initPipeline(parse(EVERYTHING), around),
-    run(roles) {
+    async run(roles) {
       for (const name of roles?.sinks ?? []) requireSink(config, name, origin.origin)
       const parsed = parse(roles === undefined ? EVERYTHING : { source: roles.relay, queue: true, sinks: roles.sinks })
       const all: Roles = { relay: parsed.source !== undefined, sinks: Object.keys(parsed.sinks) }
       if (roles === undefined && !all.relay && all.sinks.length === 0)
         throw new MillraceError('MILLRACE_USAGE', `${origin.origin} has neither a source nor a sink to run`)
+      await checkOptions(parsed, around)
       return startRoles(parsed, roles ?? all, around, options.failpoint)
     },
     status: async () => readStatus(parse(EVERYTHING), around),

@@ -2,8 +2,8 @@ import { resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import type { QueueConnector, SinkConnector } from '../core/connector.ts'
 import type { MillraceError } from '../core/errors.ts'
-import { isModulePath } from './config.ts'
 import { configError, nearest, toConfigIssues } from './config-issues.ts'
+import { isModulePath } from './config-schema.ts'
 
 /** The connectors of the house, a line each. A client library is loaded only when a config names its connector. */
 const QUEUES: Readonly<Record<string, () => Promise<unknown>>> = {

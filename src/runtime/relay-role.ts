@@ -1,7 +1,8 @@
 import { type Relay, type RelayStatus, startRelay } from '../pipeline/relay.ts'
 import type { Failpoint } from '../pipeline/relay-session.ts'
 import type { PostgresSource } from '../postgres/source.ts'
-import { fingerprintOf, openSource, prepareSink, requireQueue } from './open.ts'
+import { keepHouse } from './house.ts'
+import { fingerprintOf, namedTopics, openSource, requireQueue } from './open.ts'
 import { live, patiently, type Role, type RoleContext } from './role.ts'
 
 export interface RelayRole extends Role {
@@ -29,7 +30,7 @@ export function startRelayRole(
       queue,
       topicTemplate,
       fingerprint: fingerprintOf(config, around),
-      sinkTopics: await topicsOfSinks(),
+      sinkTopics: await namedTopics(config, around),
       log,
       now: around.now,
       random: around.random,
@@ -38,14 +39,15 @@ export function startRelayRole(
     relay = started
     if (signal.aborted) void started.stop()
     signal.addEventListener('abort', () => void started.stop(), { once: true })
-    await started.done
-  }
-
-  /** what the sinks of this process name outright; a broken sink is its own role's to say */
-  async function topicsOfSinks(): Promise<readonly string[]> {
-    const prepared = await Promise.allSettled(Object.keys(config.sinks).map((name) => prepareSink(config, name, around)))
-    const topics = prepared.flatMap((one) => (one.status === 'fulfilled' ? one.value.topics : []))
-    return [...new Set(topics.filter((topic) => !topic.endsWith('*')))]
+    const ended = new AbortController()
+    const either = AbortSignal.any([signal, ended.signal])
+    const housekeeping = keepHouse({ config, around, phase: () => started.status().phase, log, signal: either })
+    try {
+      await started.done
+    } finally {
+      ended.abort()
+      await housekeeping
+    }
   }
 
   return {

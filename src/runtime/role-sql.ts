@@ -1,8 +1,8 @@
 import { migrationSql } from '../postgres/migrate.ts'
 import { settle, type TableName } from '../postgres/options.ts'
 import { type DatabaseRole, roleSql } from '../postgres/roles.ts'
-import type { ParsedConfig } from './config.ts'
 import { configError } from './config-issues.ts'
+import type { ParsedConfig } from './config-schema.ts'
 import { type Surroundings, sourceOptions } from './open.ts'
 import { loadSink, optionsFor } from './registry.ts'
 

@@ -4,7 +4,7 @@ import type { Log } from '../core/connector.ts'
 import { codeOf } from '../core/errors.ts'
 import { policyFor } from '../core/policy.ts'
 import type { Queue } from '../core/queue.ts'
-import type { ParsedConfig } from './config.ts'
+import type { ParsedConfig } from './config-schema.ts'
 import type { Surroundings } from './open.ts'
 
 /** One thing that a process does: the relay, or one sink. */

@@ -2,7 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { MillraceError } from '../core/errors.ts'
 import type { Queue } from '../core/queue.ts'
 import type { Failpoint } from '../pipeline/relay-session.ts'
-import type { ParsedConfig } from './config.ts'
+import type { ParsedConfig } from './config-schema.ts'
 import { openQueue, type Surroundings } from './open.ts'
 import { startRelayRole } from './relay-role.ts'
 import { patiently, type RoleContext } from './role.ts'
@@ -78,20 +78,25 @@ export function startRoles(
       await Promise.all([relay?.done, untilHalted()])
     } finally {
       stopping.abort()
-      await Promise.allSettled([relay?.done, ...sinks.map((sink) => sink.done)])
-      await Promise.allSettled(opened.map((one) => one.close()))
+      // after a halt nobody else bounds the drain of the others
+      await Promise.race([ended(), wait(DRAIN_DEADLINE, undefined, { ref: false })])
     }
   }
 
-  let ended = false
+  async function ended(): Promise<void> {
+    await Promise.allSettled([relay?.done, ...sinks.map((sink) => sink.done)])
+    await Promise.allSettled(opened.map((one) => one.close()))
+  }
+
+  let settled = false
   const done = run().finally(() => {
-    ended = true
+    settled = true
   })
   done.catch(() => {})
   return {
     done,
     get ended() {
-      return ended
+      return settled
     },
     ready: () => !signal.aborted && (relay?.ready() ?? true) && sinks.every((sink) => sink.ready()),
     async status() {

@@ -1,6 +1,6 @@
 import { type Applier, startApplier } from '../pipeline/applier.ts'
 import type { RelayStatus } from '../pipeline/relay.ts'
-import { startOf } from './config.ts'
+import { startOf } from './config-schema.ts'
 import { prepareSink } from './open.ts'
 import { live, patiently, type Role, type RoleContext } from './role.ts'
 import { errorReport, type SinkReport, sinkReport } from './status.ts'

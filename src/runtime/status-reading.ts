@@ -2,7 +2,7 @@ import { formatLsn } from '../core/position.ts'
 import type { OffsetRange, Queue } from '../core/queue.ts'
 import { latestState, statePrefix } from '../core/relay-state.ts'
 import type { PartitionCheckpoint } from '../core/sink.ts'
-import type { ParsedConfig } from './config.ts'
+import type { ParsedConfig } from './config-schema.ts'
 import { openQueue, openSource, prepareSink, type Surroundings } from './open.ts'
 import {
   type ErrorReport,

@@ -1,5 +1,5 @@
 import { statePrefix } from '../core/relay-state.ts'
-import type { ParsedConfig } from './config.ts'
+import type { ParsedConfig } from './config-schema.ts'
 import { openQueue, openSource, type Surroundings } from './open.ts'
 
 /** What to remove. Events that were relayed, and the sinks, are never touched. */

@@ -3,7 +3,12 @@ import pg from 'pg'
 /** A table that holds outbox rows, and what this load writes into it. */
 export interface OutboxTable {
   readonly table: string
-  readonly columns: { readonly aggregateType: string; readonly aggregateId: string; readonly type: string; readonly payload: string }
+  readonly columns: {
+    readonly aggregateType: string
+    readonly aggregateId: string
+    readonly type: string
+    readonly payload: string
+  }
   readonly payload: 'json' | 'jsonb'
 }
 
@@ -37,10 +42,16 @@ const PAD = 'x'.repeat(220)
 const PAYLOAD_SQL = `'{"id":' || ${KEY_SQL} || ',"seq":' || g || ',"status":"paid","customer":"c' || g || '","total":"12.34","pad":"${PAD}"}'`
 
 /** inserts one such event, in the transaction of its statement; its parameters are key and seq */
-export function insertEvent({ table, columns: { aggregateType, aggregateId, type, payload } }: OutboxTable): { text: string; values: (key: number, seq: number) => string[] } {
+export function insertEvent({ table, columns: { aggregateType, aggregateId, type, payload } }: OutboxTable): {
+  text: string
+  values: (key: number, seq: number) => string[]
+} {
   return {
     text: `insert into ${table} (${aggregateType}, ${aggregateId}, ${type}, ${payload}) values ('order', $1, 'OrderChanged', $2)`,
-    values: (key, seq) => [String(key), `{"id":${key},"seq":${seq},"status":"paid","customer":"c${seq}","total":"12.34","pad":"${PAD}"}`],
+    values: (key, seq) => [
+      String(key),
+      `{"id":${key},"seq":${seq},"status":"paid","customer":"c${seq}","total":"12.34","pad":"${PAD}"}`,
+    ],
   }
 }
 

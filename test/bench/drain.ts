@@ -82,7 +82,8 @@ class Patience {
       this.#askedAt = now
       await this.#watch.assertAlive()
     }
-    if (now - this.#grewAt > PATIENCE_MS) throw new Error(`for ${PATIENCE_MS / 1_000} s it has stood at ${count} of ${this.#watch.total}`)
+    if (now - this.#grewAt > PATIENCE_MS)
+      throw new Error(`for ${PATIENCE_MS / 1_000} s it has stood at ${count} of ${this.#watch.total}`)
   }
 }
 

@@ -8,6 +8,7 @@ import { type Benchmark, type BenchOptions, parseOptions, USAGE } from './option
 import { benchRelay } from './relay.ts'
 import { benchReplica } from './replica.ts'
 import { asMarkdown, asText, type Section } from './report.ts'
+import { closeStages } from './stage.ts'
 
 const RUN: Readonly<Record<Benchmark, (options: BenchOptions) => Promise<Section>>> = {
   a: benchCapture,
@@ -25,6 +26,9 @@ try {
   process.stderr.write(`${(error as Error).message}\n\n${USAGE}\n`)
   process.exit(2)
 }
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => void closeStages().finally(() => process.exit(130)))
 
 const machine = await describeMachine(options)
 const sections: Section[] = []

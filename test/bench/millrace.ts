@@ -1,9 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdtemp, readdir, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CREATE_ORDERS, DEBEZIUM_OUTBOX, type OutboxTable } from './backlog.ts'
+import { type Child, endChild, spawnChild } from './child.ts'
 import type { Contender, Course } from './contender.ts'
 import { execute, type Stage } from './stage.ts'
 import { PARTITIONS } from './topics.ts'
@@ -28,45 +27,52 @@ export function millrace(stage: Stage, course: Course, { outbox, profile }: Mill
       // JSON is YAML
       await writeFile(config, JSON.stringify(configOf(course, stage.brokers, outbox), null, 2))
       if (replica !== undefined) await execute(replica, CREATE_ORDERS, GUARD_COLUMN)
-      await TEMP(course.source)
-      const init = launch('init', ['init', '-c', config])
+      const init = launch(stage.main, 'init', ['init', '-c', config])
       if ((await init.exited) !== 0) throw new Error(`millrace init failed:\n${init.said()}`)
     },
     async start() {
       await stage.topics.create(topic)
-      const roles: Launched[] = []
+      const roles: Child[] = []
       const launchRole = (role: string, args: readonly string[]): void => {
-        roles.push(launch(role, ['run', ...args, '-c', config], profile ? ['--cpu-prof', `--cpu-prof-dir=${join(home, role)}`] : []))
+        roles.push(
+          launch(stage.main, role, ['run', ...args, '-c', config], profile ? ['--cpu-prof', `--cpu-prof-dir=${join(home, role)}`] : []),
+        )
       }
-      if (replica !== undefined) {
-        launchRole('applier', ['--sink', 'replica'])
-        await stage.topics.followed(`millrace.${name}.replica`)
+      try {
+        if (replica !== undefined) {
+          launchRole('applier', ['--sink', 'replica'])
+          await stage.topics.followed(`millrace.${name}.replica`)
+        }
+        launchRole('relay', ['--relay'])
+      } catch (error) {
+        await Promise.all(roles.map(endChild))
+        throw new Error(roles.map((role) => role.said()).join('\n'), { cause: error })
       }
-      launchRole('relay', ['--relay'])
       return {
         topic,
-        tested: roles.map(({ role, child }) => ({ role, pid: child.pid ?? 0 })),
+        tested: roles.map((role) => ({ role: role.name, pid: role.pid })),
         async assertAlive() {
-          const ended = roles.find(({ child }) => child.exitCode !== null || child.signalCode !== null)
-          if (ended) throw new Error(`the ${ended.role} ended:\n${ended.said()}`)
+          for (const role of roles) role.assertAlive()
         },
         async stop() {
-          await Promise.all(roles.map(end))
-          return profile ? new Map(await Promise.all(roles.map(async ({ role }) => [role, await onlyFileOf(join(home, role))] as const))) : new Map()
+          await Promise.all(roles.map(endChild))
+          const files = profile ? roles.map(async (role) => [role.name, await onlyFileOf(join(home, role.name))] as const) : []
+          return new Map(await Promise.all(files))
         },
       }
     },
   }
 }
 
-const MAIN = join(import.meta.dirname, '../../src/cli/main.ts')
-
 const GUARD_COLUMN = 'alter table public.orders add column _millrace_position text collate "C"'
 
 function configOf({ name, source, replica }: Course, brokers: readonly string[], outbox: OutboxTable): object {
   return {
     name,
-    source: { url: source, outbox: outbox === DEBEZIUM_OUTBOX ? { table: outbox.table, columns: { id: 'id', ...outbox.columns } } : {} },
+    source: {
+      url: source,
+      outbox: outbox === DEBEZIUM_OUTBOX ? { table: outbox.table, columns: { id: 'id', ...outbox.columns } } : {},
+    },
     queue: { kind: 'kafka', brokers, topics: { name: `${name}.{aggregate_type}`, partitions: PARTITIONS } },
     sinks: replica === undefined ? {} : { replica: sinkOf(replica) },
     http: false,
@@ -80,39 +86,10 @@ const sinkOf = (url: string): object => ({
   tables: [{ from: 'order', into: 'public.orders', key: 'id', on: { OrderChanged: 'upsert' } }],
 })
 
-interface Launched {
-  readonly role: string
-  readonly child: ChildProcess
-  readonly exited: Promise<number | null>
-  readonly said: () => string
-}
-
-function launch(role: string, args: readonly string[], flags: readonly string[] = []): Launched {
-  const child = spawn(process.execPath, [...flags, MAIN, ...args], { stdio: ['ignore', 'ignore', 'pipe'] })
-  let text = ''
-  child.stderr.on('data', (chunk) => {
-    text = (text + chunk).slice(-8_000)
-  })
-  return { role, child, exited: once(child, 'exit').then(([code]) => code as number | null), said: () => text }
-}
-
-async function end({ child, exited }: Launched): Promise<void> {
-  child.kill('SIGTERM')
-  const late = setTimeout(() => child.kill('SIGKILL'), 40_000)
-  await exited
-  clearTimeout(late)
+function launch(main: string, role: string, args: readonly string[], flags: readonly string[] = []): Child {
+  return spawnChild(role, process.execPath, ['--disable-warning=TimeoutNegativeWarning', ...flags, main, ...args])
 }
 
 async function onlyFileOf(folder: string): Promise<string> {
   return join(folder, (await readdir(folder))[0] ?? '')
-}
-
-// TEMP until init migrates
-async function TEMP(url: string): Promise<void> {
-  const { readFile } = await import('node:fs/promises')
-  const { withClient } = await import('./stage.ts')
-  await withClient(url, async (client) => {
-    const { rows } = await client.query("select to_regclass('millrace.relay_state') as t")
-    if (rows[0].t === null) await client.query(await readFile(new URL('../../migrations/0001_outbox.sql', import.meta.url), 'utf8'))
-  })
 }

@@ -26,11 +26,16 @@ export async function benchRelay(options: BenchOptions): Promise<Section> {
     const each = Array.from({ length: rounds }, (_, round) => round + 1)
     const shape = { rows, rowsPerTransaction: 10 }
 
-    const json = each.map((round) => millrace(stage, { name: `json${round}`, source: ours }, { outbox: MILLRACE_OUTBOX, profile }))
+    const json = each.map((round) =>
+      millrace(stage, { name: `json${round}`, source: ours }, { outbox: MILLRACE_OUTBOX, profile }),
+    )
     for (const contender of json) await contender.prepare()
     await writeBacklog(ours, MILLRACE_OUTBOX, shape)
-    const jsonb = each.map((round) => millrace(stage, { name: `jsonb${round}`, source: shared }, { outbox: DEBEZIUM_OUTBOX, profile }))
-    const rivals = jars === null ? [] : each.map((round) => debezium(jars, stage, { name: `rival${round}`, source: shared }, { poll: 50 }))
+    const jsonb = each.map((round) =>
+      millrace(stage, { name: `jsonb${round}`, source: shared }, { outbox: DEBEZIUM_OUTBOX, profile }),
+    )
+    const rivals =
+      jars === null ? [] : each.map((round) => debezium(jars, stage, { name: `rival${round}`, source: shared }, { poll: 50 }))
     for (const contender of [...jsonb, ...rivals]) await contender.prepare()
     await writeBacklog(shared, DEBEZIUM_OUTBOX, shape)
     say(`(b) twice ${rows} events are written`)
@@ -41,7 +46,8 @@ export async function benchRelay(options: BenchOptions): Promise<Section> {
         [OURS, json[round - 1]],
         [OURS_SAME, jsonb[round - 1]],
       ] as const
-      for (const [who, contender] of round % 2 === 1 ? turns : turns.toReversed()) if (contender) await findings.run(who, contender, rows)
+      for (const [who, contender] of round % 2 === 1 ? turns : turns.toReversed())
+        if (contender) await findings.run(who, contender, rows)
     }
     const { drains } = findings
     const theirs = drains.get(THEIRS)
@@ -58,9 +64,16 @@ export async function benchRelay(options: BenchOptions): Promise<Section> {
               ratio('ours over Debezium, each with its own outbox', drains.get(OURS), theirs, { atLeast: 2 }),
               ratio('ours over Debezium, both reading the same jsonb table', drains.get(OURS_SAME), theirs, { atLeast: 2 }),
             ].flat()),
-        rssVerdict('relay', [OURS, OURS_SAME].flatMap((who) => drains.get(who) ?? []), 320),
+        rssVerdict(
+          'relay',
+          [OURS, OURS_SAME].flatMap((who) => drains.get(who) ?? []),
+          320,
+        ),
       ],
-      notes: [...(theirs === undefined ? ['the ratio needs Debezium measured in the same run: --rivals'] : []), ...findings.profiles],
+      notes: [
+        ...(theirs === undefined ? ['the ratio needs Debezium measured in the same run: --rivals'] : []),
+        ...findings.profiles,
+      ],
     }
   } finally {
     await stage.close()

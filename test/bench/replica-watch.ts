@@ -35,4 +35,6 @@ export async function watchReplica(url: string, seen: (seq: number, at: number) 
   }
 }
 
-type Message = { readonly tag: 'insert' | 'update'; readonly new: { readonly seq: string } } | { readonly tag: 'begin' | 'commit' | 'relation' }
+type Message =
+  | { readonly tag: 'insert' | 'update'; readonly new: { readonly seq: string } }
+  | { readonly tag: 'begin' | 'commit' | 'relation' }

@@ -25,16 +25,29 @@ export async function benchReplica(options: BenchOptions): Promise<Section> {
     const each = Array.from({ length: rounds }, (_, round) => round + 1)
     const shape = { rows, rowsPerTransaction: 10 }
 
-    const own = await Promise.all(each.map(async (round) => {
-      const replica = await stage.replicaDatabase(`ours${round}`)
-      return { replica, contender: millrace(stage, { name: `ours${round}`, source: ours, replica }, { outbox: MILLRACE_OUTBOX, profile }) }
-    }))
+    const own = await Promise.all(
+      each.map(async (round) => {
+        const replica = await stage.replicaDatabase(`ours${round}`)
+        return {
+          replica,
+          contender: millrace(stage, { name: `ours${round}`, source: ours, replica }, { outbox: MILLRACE_OUTBOX, profile }),
+        }
+      }),
+    )
     for (const { contender } of own) await contender.prepare()
     await writeBacklog(ours, MILLRACE_OUTBOX, shape)
-    const rivals = jars === null ? [] : await Promise.all(each.map(async (round) => {
-      const replica = await stage.replicaDatabase(`theirs${round}`)
-      return { replica, contender: debezium(jars, stage, { name: `theirs${round}`, source: theirs, replica }, { poll: 50 }) }
-    }))
+    const rivals =
+      jars === null
+        ? []
+        : await Promise.all(
+            each.map(async (round) => {
+              const replica = await stage.replicaDatabase(`theirs${round}`)
+              return {
+                replica,
+                contender: debezium(jars, stage, { name: `theirs${round}`, source: theirs, replica }, { poll: 50 }),
+              }
+            }),
+          )
     for (const { contender } of rivals) await contender.prepare()
     if (rivals.length > 0) await writeBacklog(theirs, DEBEZIUM_OUTBOX, shape)
     say(`(c) ${rows} events are written`)
@@ -60,7 +73,10 @@ export async function benchReplica(options: BenchOptions): Promise<Section> {
         rssVerdict('relay', drains, 320),
         rssVerdict('applier', drains, 256),
       ],
-      notes: [...(rivalDrains === undefined ? ['the ratio needs Debezium measured in the same run: --rivals'] : []), ...findings.profiles],
+      notes: [
+        ...(rivalDrains === undefined ? ['the ratio needs Debezium measured in the same run: --rivals'] : []),
+        ...findings.profiles,
+      ],
     }
   } finally {
     await stage.close()

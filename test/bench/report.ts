@@ -38,8 +38,10 @@ export function isMet({ value, target }: Verdict): boolean | null {
 
 export function asText(section: Section): string {
   const out = [`(${section.key}) ${section.title}`]
-  for (const { who, figures } of section.lines) out.push(`  ${who.padEnd(34)} ${figures.map((each) => `${each.what} ${spread(each)}`).join(', ')}`)
-  for (const verdict of section.verdicts) out.push(`  ${MARKS[String(isMet(verdict)) as keyof typeof MARKS]} ${verdict.what}: ${spread(verdict)}${wanted(verdict)}`)
+  for (const { who, figures } of section.lines)
+    out.push(`  ${who.padEnd(34)} ${figures.map((each) => `${each.what} ${spread(each)}`).join(', ')}`)
+  for (const verdict of section.verdicts)
+    out.push(`  ${MARKS[String(isMet(verdict)) as keyof typeof MARKS]} ${verdict.what}: ${spread(verdict)}${wanted(verdict)}`)
   for (const note of section.notes) out.push(`    ${note}`)
   return out.join('\n')
 }
@@ -78,4 +80,9 @@ function spread({ value, unit }: { readonly value: Spread; readonly unit: string
 
 /** three significant digits, or all of a large whole number */
 const number = (value: number): string =>
-  value >= 100 ? Math.round(value).toLocaleString('en-US') : value.toPrecision(3).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '')
+  value >= 100
+    ? Math.round(value).toLocaleString('en-US')
+    : value
+        .toPrecision(3)
+        .replace(/(\.\d*?)0+$/, '$1')
+        .replace(/\.$/, '')

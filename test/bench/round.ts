@@ -39,6 +39,8 @@ export class Findings {
       profiles = await running.stop()
       await topics.remove([running.topic])
     }
-    if (this.profiles.length === 0) for (const [role, file] of profiles) this.profiles.push(`where the ${role}'s time went (${who}):`, ...(await topOfProfile(file)))
+    if (this.profiles.length === 0)
+      for (const [role, file] of profiles)
+        this.profiles.push(`where the ${role}'s time went (${who}):`, ...(await topOfProfile(file)))
   }
 }

@@ -1,10 +1,13 @@
 import pg from 'pg'
 import { type PostgresServer, startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
 import { startJavaKafka } from '../support/kafka/java.ts'
+import { buildPackage } from './built-package.ts'
 import { openTopics, type Topics } from './topics.ts'
 
 /** What a measurement stands on: two Postgres servers and a broker, new for each, the same for both sides. */
 export interface Stage {
+  /** our command line, as users have it */
+  readonly main: string
   readonly brokers: readonly string[]
   readonly topics: Topics
   /** a new, empty database on the server that events come from; its URL */
@@ -25,12 +28,23 @@ const SETTINGS = { max_wal_size: '16GB', checkpoint_timeout: '1h', max_slot_wal_
 /** A broker's usual JVM, not the small one that starts fast for tests. */
 const BROKER_JVM = ['-Xms512m', '-Xmx1g', '-XX:+UseG1GC', '-XX:MaxGCPauseMillis=20', '-Djava.awt.headless=true']
 
+const open = new Set<() => Promise<void>>()
+
+/** for a run that is interrupted */
+export async function closeStages(): Promise<void> {
+  await Promise.all([...open].map((close) => close()))
+}
+
 export async function openStage({ bin }: StageOptions): Promise<Stage> {
   const opened: (() => Promise<unknown>)[] = []
   const close = async (): Promise<void> => {
-    for (const end of opened.reverse()) await end().catch(() => {})
+    open.delete(close)
+    for (const end of opened.splice(0).reverse()) await end().catch(() => {})
   }
+  open.add(close)
   try {
+    const built = await buildPackage()
+    opened.push(() => built.remove())
     const options = { settings: SETTINGS, ...(bin !== undefined && { bin }) }
     const source = await startPostgresServer(options)
     opened.push(() => source.remove())
@@ -41,6 +55,7 @@ export async function openStage({ bin }: StageOptions): Promise<Stage> {
     const topics = await openTopics(kafka.brokers)
     opened.push(() => topics.close())
     return {
+      main: built.main,
       brokers: kafka.brokers,
       topics,
       async sourceDatabase(name) {

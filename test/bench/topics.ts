@@ -1,5 +1,5 @@
-import { setTimeout as wait } from 'node:timers/promises'
 import { Kafka, logLevel } from 'kafkajs'
+import { until } from './until.ts'
 
 /** The bench's own eyes on the broker, the same for both sides. */
 export interface Topics {
@@ -10,8 +10,6 @@ export interface Topics {
   /** resolves when a member of the group has been assigned its partitions */
   followed(group: string): Promise<void>
   remove(topics: readonly string[]): Promise<void>
-  /** topics that begin so */
-  named(prefix: string): Promise<readonly string[]>
   close(): Promise<void>
 }
 
@@ -22,7 +20,14 @@ export async function openTopics(brokers: readonly string[]): Promise<Topics> {
   await admin.connect()
   return {
     async create(topic) {
-      await admin.createTopics({ topics: [{ topic, numPartitions: PARTITIONS, replicationFactor: 1 }], waitForLeaders: true })
+      await admin.createTopics({ topics: [{ topic, numPartitions: PARTITIONS, replicationFactor: 1 }], waitForLeaders: false })
+      // kafkajs' own waiting gives up when the broker has not heard of the topic yet
+      await until(`the topic ${topic} can be used`, () =>
+        admin.fetchTopicOffsets(topic).then(
+          (partitions) => partitions.length === PARTITIONS,
+          () => false,
+        ),
+      )
     },
     async length(topic) {
       let records = 0
@@ -30,19 +35,13 @@ export async function openTopics(brokers: readonly string[]): Promise<Topics> {
       return records
     },
     async followed(group) {
-      const deadline = Date.now() + 60_000
-      for (;;) {
+      await until(`somebody follows in the group ${group}`, async () => {
         const { groups } = await admin.describeGroups([group])
-        if (groups[0]?.state === 'Stable' && groups[0].members.some((member) => member.memberAssignment.length > 0)) return
-        if (Date.now() > deadline) throw new Error(`nobody follows in the group ${group} within 60 s: ${groups[0]?.state}`)
-        await wait(50)
-      }
+        return groups[0]?.state === 'Stable' && groups[0].members.some((member) => member.memberAssignment.length > 0)
+      })
     },
     async remove(topics) {
       if (topics.length > 0) await admin.deleteTopics({ topics: [...topics] })
-    },
-    async named(prefix) {
-      return (await admin.listTopics()).filter((topic) => topic.startsWith(prefix))
     },
     close: () => admin.disconnect(),
   }

@@ -3,7 +3,8 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type Codecs, openCodecs } from '../../connectors/queues/kafka/codecs.ts'
 import { crc32c } from '../../connectors/queues/kafka/crc32c.ts'
-import { RequestWriter } from '../../connectors/queues/kafka/record-batch.ts'
+import type { CodecFactory } from '../../connectors/queues/kafka/options.ts'
+import { BATCH_OVERHEAD, RequestWriter } from '../../connectors/queues/kafka/record-batch.ts'
 import { offsetAfter, RecordReader } from '../../connectors/queues/kafka/record-reader.ts'
 import type { QueueRecord, StoredRecord } from '../../src/core/queue.ts'
 
@@ -160,6 +161,39 @@ describe('a record batch', () => {
     await expect(readAll(old)).rejects.toMatchObject({ code: 'MILLRACE_RECORD_INVALID', fields: { offset: '78' } })
   })
 })
+
+describe('a compressed batch', () => {
+  const written: QueueRecord[] = [{ key: Buffer.from('k'), value: Buffer.from('value'), headers: [] }]
+
+  test.each(['gzip', 'zstd'] as const)('of %s is opened by anybody', async (name) => {
+    expect((await readAll(await compressed(await openCodecs(name), written))).map(plain)).toEqual(written.map(plain))
+  })
+
+  test('of another codec is opened by its plug-in, and without it says what is needed', async () => {
+    const flipped = async (buffer: Buffer): Promise<Buffer> => buffer.map((byte) => byte ^ 0xff) as Buffer
+    const codec: CodecFactory = () => ({ compress: ({ buffer }) => flipped(buffer), decompress: flipped })
+    const lz4 = await openCodecs({ type: 'lz4', codec })
+    const batch = await compressed(lz4, written)
+    expect((await new RecordReader(batch, lz4, 0n, END).next(1))?.map(plain)).toEqual(written.map(plain))
+    await expect(readAll(batch)).rejects.toMatchObject({
+      code: 'MILLRACE_QUEUE_NOT_READY',
+      remedy: expect.stringContaining('{ type: lz4, codec: kafkajs-lz4 }'),
+    })
+  })
+})
+
+async function compressed({ own }: Codecs, records: readonly QueueRecord[]): Promise<Buffer> {
+  const writer = new RequestWriter(64)
+  const start = writer.beginBatch()
+  records.forEach((record, delta) => {
+    writer.record(record, delta)
+  })
+  const packed = await own?.compress(Buffer.from(writer.view().subarray(BATCH_OVERHEAD)))
+  writer.length = start + BATCH_OVERHEAD
+  writer.raw(packed as Buffer)
+  writer.endBatch(start, records.length, NOW, own?.id as number)
+  return Buffer.from(writer.view())
+}
 
 function sameHeaders(found: readonly [string, string][], { headers }: QueueRecord): boolean {
   const wanted = new Map(headers.map(([name, content]) => [name, Buffer.from(content as Uint8Array).toString('hex')]))

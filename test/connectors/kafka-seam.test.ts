@@ -1,7 +1,9 @@
 import { createRequire } from 'node:module'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { BrokerLink, loadKafkajs } from '../../connectors/queues/kafka/kafkajs.ts'
-import { silent } from './kafka-queue.ts'
+import { sharedKafka } from '../support/kafka.ts'
+import { requires } from '../support/requires.ts'
+import { openKafka, silent } from './kafka-queue.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -29,7 +31,7 @@ test('the modules behind its public API are where they were', async () => {
     kafkajs.MemberAssignment.decode(kafkajs.MemberAssignment.encode({ version: 0, assignment: { a: [2] } }))?.assignment,
   ).toEqual({ a: [2] })
   for (const authenticator of Object.values(kafkajs.authenticators))
-    expect(authenticator({ username: 'u', password: 'p' })({ host: 'h', port: 1 })).toHaveProperty('authenticate')
+    expect(authenticator({ username: 'u', password: 'p' })({ saslAuthenticate: async () => '' })).toHaveProperty('authenticate')
 })
 
 test('the requests that it encodes for us are of the versions that were read', async () => {
@@ -94,4 +96,19 @@ test('a connection that is destroyed gives way at once', async () => {
   )
   link.destroy()
   await expect(link.connect()).rejects.toThrow('closed by us')
+})
+
+requires('kafka')('a client that talks to a broker', () => {
+  test('causes no warning of Node', async () => {
+    const warnings: string[] = []
+    const note = ({ name, message }: Error): void => void warnings.push(`${name}: ${message}`)
+    process.on('warning', note)
+    onTestFinished(() => void process.off('warning', note))
+    const queue = await openKafka({ brokers: await sharedKafka() })
+    onTestFinished(() => queue.close())
+    await queue.topics(['none'])
+    await queue.check([])
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(warnings).toEqual([])
+  })
 })

@@ -1,9 +1,9 @@
-import { Kafka, logLevel } from 'kafkajs'
 import { beforeAll } from 'vitest'
 import type { Queue } from '../../src/core/queue.ts'
 import { sharedKafka } from '../support/kafka.ts'
 import { requires } from '../support/requires.ts'
 import { openKafka, uniqueName } from './kafka-queue.ts'
+import { adminOf } from './kafka-steps.ts'
 import { PARTITIONS, queueContract } from './queue-contract.ts'
 
 requires('kafka')('the queue kafka', () => {
@@ -15,8 +15,7 @@ requires('kafka')('the queue kafka', () => {
   queueContract('kafka', async () => {
     const pipeline = uniqueName('contract')
     const open = (): Promise<Queue> => openKafka({ brokers, topics: { partitions: PARTITIONS } }, pipeline)
-    const admin = new Kafka({ brokers, logLevel: logLevel.NOTHING }).admin()
-    await admin.connect()
+    const admin = await adminOf(brokers)
     const made: string[] = []
     const queue = await open()
     return {

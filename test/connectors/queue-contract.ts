@@ -2,7 +2,16 @@ import { randomBytes } from 'node:crypto'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import type { Assignment, Consumer, OffsetRange, PartitionRecords, Queue, QueueRecord, StoredRecord, TopicPartition } from '../../src/core/queue.ts'
+import type {
+  Assignment,
+  Consumer,
+  OffsetRange,
+  PartitionRecords,
+  Queue,
+  QueueRecord,
+  StoredRecord,
+  TopicPartition,
+} from '../../src/core/queue.ts'
 import { recordBytes } from '../../src/core/record.ts'
 import { eventually } from '../support/eventually.ts'
 
@@ -133,7 +142,12 @@ export function queueContract(name: string, open: () => Promise<QueueUnderTest>)
           {
             key: utf8('repeated'),
             value: utf8('1'),
-            headers: [['tag', 'first'], ['other', ''], ['tag', new Uint8Array(0)], ['tag', 'third']],
+            headers: [
+              ['tag', 'first'],
+              ['other', ''],
+              ['tag', new Uint8Array(0)],
+              ['tag', 'third'],
+            ],
           },
           { key: utf8('many'), value: utf8('2'), headers: numbered(300).map(({ key }, n) => [`header-${n}`, key] as const) },
           { key: utf8('long header'), value: null, headers: [['long', randomBytes(100_000)]] },
@@ -211,7 +225,12 @@ export function queueContract(name: string, open: () => Promise<QueueUnderTest>)
         const all = await readAll(place)
         expect(all.map(keyOf)).toEqual(numbered(2_500).map(keyOf))
         const at = (index: number): bigint => all[index]?.offset as bigint
-        for (const [from, to] of [[0, 1], [1, 2_499], [700, 1_900], [2_499, 2_500]] as const) {
+        for (const [from, to] of [
+          [0, 1],
+          [1, 2_499],
+          [700, 1_900],
+          [2_499, 2_500],
+        ] as const) {
           const part = await readAll(place, { start: at(from), end: to === 2_500 ? at(2_499) + 1n : at(to) })
           expect(part.map(keyOf)).toEqual(all.slice(from, to).map(keyOf))
         }
@@ -344,7 +363,12 @@ export function queueContract(name: string, open: () => Promise<QueueUnderTest>)
         await state.write(`${scope}/1`, 'one')
         await state.write(`${scope}/2`, long)
         await state.write(`${scope}%/1`, 'of another')
-        expect(await state.read(`${scope}/`)).toEqual(new Map([[`${scope}/1`, 'one'], [`${scope}/2`, long]]))
+        expect(await state.read(`${scope}/`)).toEqual(
+          new Map([
+            [`${scope}/1`, 'one'],
+            [`${scope}/2`, long],
+          ]),
+        )
         expect(await state.read(`${scope}/2`)).toEqual(new Map([[`${scope}/2`, long]]))
         expect(await state.read(`${scope}_/`)).toEqual(new Map())
         expect(await state.read(`${key()}/`)).toEqual(new Map())
@@ -450,7 +474,8 @@ export function queueContract(name: string, open: () => Promise<QueueUnderTest>)
       test('a partition whose reader takes its time is not read ahead, and holds back no other', async () => {
         const topic = await newTopic()
         const large = Array.from({ length: 8 }, () => recordOf(500_000))
-        for (let n = 0; n < 8; n++) await publish({ topic, partition: 0, records: large }, { topic, partition: 1, records: large.slice(4) })
+        for (let n = 0; n < 8; n++)
+          await publish({ topic, partition: 0, records: large }, { topic, partition: 1, records: large.slice(4) })
         const member = await join([topic], newGroup())
         await member.holds(PARTITIONS)
         const [slow, quick] = [member.of({ topic, partition: 0 }), member.of({ topic, partition: 1 })]
@@ -589,7 +614,11 @@ const encoder = new TextEncoder()
 const utf8 = (text: string): Uint8Array => encoder.encode(text)
 
 function numbered(count: number, prefix = ''): readonly QueueRecord[] {
-  return Array.from({ length: count }, (_, n) => ({ key: utf8(`${prefix}${n}`), value: utf8(`{"n":${n}}`), headers: [['n', `${n}`]] }))
+  return Array.from({ length: count }, (_, n) => ({
+    key: utf8(`${prefix}${n}`),
+    value: utf8(`{"n":${n}}`),
+    headers: [['n', `${n}`]],
+  }))
 }
 
 /** a record that weighs exactly so many bytes */

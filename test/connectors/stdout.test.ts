@@ -85,7 +85,13 @@ test('keys and headers of any kind stay what they are', async () => {
   expect(await parsed({ key: utf8('schlüssel "42"\n') })).toMatchObject({ key: 'schlüssel "42"\n' })
   expect(await parsed({ key: Uint8Array.of(0xff) })).toMatchObject({ keyBase64: '/w==' })
   const line = await lineOf({
-    headers: [['tag', 'one'], ['__proto__', 'kept'], ['tag', utf8('two')], ['', ''], ['bytes', Uint8Array.of(0xff)]],
+    headers: [
+      ['tag', 'one'],
+      ['__proto__', 'kept'],
+      ['tag', utf8('two')],
+      ['', ''],
+      ['bytes', Uint8Array.of(0xff)],
+    ],
   })
   expect(line).toContain('"headers":{"tag":["one","two"],"__proto__":"kept","":"","bytes":"/w=="}')
 })
@@ -117,7 +123,9 @@ test('when the reader is gone the sink says so, and what was not read stays to b
 })
 
 test('any other failure to write is unknown, and tried again', async () => {
-  const full = new Writable({ write: (_chunk, _encoding, done) => done(Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC' })) })
+  const full = new Writable({
+    write: (_chunk, _encoding, done) => done(Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC' })),
+  })
   const lane = await openLineSink(full).claim(place)
   await expect(lane.apply(batch([event(1)]))).rejects.toMatchObject({ code: 'MILLRACE_SINK_UNREACHABLE' })
 })

@@ -36,7 +36,7 @@ requires('docker', 'docker-compose')('docker-compose.yml', () => {
     await compose('up', '--detach', '--build').catch(async (error) => {
       throw new Error(`${error.message}\n${await compose('logs', '--no-color', '--tail=50')}`)
     })
-  }, 420_000)
+  }, 600_000)
   afterAll(async () => {
     await compose('down', '--volumes', '--timeout=0', '--rmi=local')
     await rm(folder, { recursive: true, force: true })

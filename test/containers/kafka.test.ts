@@ -1,7 +1,10 @@
 import { type Admin, Kafka, logLevel } from 'kafkajs'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { startContainerKafka } from '../support/kafka/container.ts'
 import { requires } from '../support/requires.ts'
+
+// servers start here, on machines that are busy
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 })
 
 requires('docker')('Kafka in a container', () => {
   test('keeps what it acknowledged over kill -9, a restart and an orderly shutdown, at the same address', async () => {

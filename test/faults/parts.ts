@@ -68,7 +68,7 @@ export async function openSink(pipeline: Pipeline, log: Log = quietLog): Promise
     statementTimeout: '20s',
     tables: [{ from: 'order', into: 'public.orders', key: 'id', guard: 'column', on: { OrderChanged: 'upsert', OrderErased: 'delete' } }],
   }
-  return postgresSink.open(await parsed(postgresSink.options, options), { ...deps(pipeline, log), sink: 'replica' })
+  return postgresSink.open(await parsed(postgresSink.options, options), { ...deps(pipeline, log), sink: 'replica', topicTemplate: topicTemplate(pipeline) })
 }
 
 /** Everything that `millrace init` makes, and the tables on both sides. */

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { parseConfig } from '../../src/runtime/config.ts'
+import { parseConfig } from '../../src/runtime/config-schema.ts'
 import { loadQueue, loadSink } from '../../src/runtime/registry.ts'
 import { Secrets } from '../../src/runtime/secrets.ts'
 

@@ -3,17 +3,12 @@ import { onTestFinished } from 'vitest'
 import type { Change, ChangeBatch } from '../../src/core/change.ts'
 import type { Log } from '../../src/core/connector.ts'
 import type { SourceSession } from '../../src/core/source.ts'
+import { readMigrations } from '../../src/postgres/migrate.ts'
 import type { PostgresSourceOptions } from '../../src/postgres/options.ts'
 import { openPostgresSource, type PostgresSource } from '../../src/postgres/source.ts'
 
-/** The parts of migration 0001 that capture stands on. */
-export const SCHEMA = `
-  create schema millrace;
-  create table millrace.outbox (
-    id uuid not null default gen_random_uuid(), aggregate_type text not null, aggregate_id text not null, type text not null,
-    payload json, headers json, ordering_key text, version int not null default 1,
-    created_at timestamptz not null default clock_timestamp());
-  create table millrace.relay_state (source text primary key, state text not null, updated_at timestamptz not null default clock_timestamp());`
+/** what `millrace init` applies */
+export const SCHEMA = (await readMigrations()).map(({ sql }) => sql).join('\n')
 
 export const insert = (aggregateId: string, payload = '{}'): string =>
   `insert into millrace.outbox (aggregate_type, aggregate_id, type, payload) values ('order', '${aggregateId}', 'OrderPlaced', '${payload}')`

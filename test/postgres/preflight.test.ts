@@ -40,6 +40,7 @@ const healthy: Catalog = {
     columns: new Map(names.map((name, i) => [name, { type: types[i] as string, baseType: types[i] as string }])),
   },
   stateTable: { usable: true, written: true },
+  pendingMigrations: [],
   publication: {
     publishes: ['insert'],
     allTables: false,
@@ -73,6 +74,7 @@ test.each<[string, Partial<Catalog>, RegExp, string]>([
   ['unlimited WAL', { maxSlotWalKeepSize: null }, /unlimited/, NOT_READY],
   ['no replication', { role: { name: 'r', superuser: false, replication: false } }, /may not replicate/, 'MILLRACE_SOURCE_AUTH'],
   ['no table', { outbox: null }, /does not exist/, 'MILLRACE_SCHEMA_OUTDATED'],
+  ['a schema that is behind', { pendingMigrations: ['folding'] }, /lacks the migrations folding/, 'MILLRACE_SCHEMA_OUTDATED'],
   ['no state table', { stateTable: null }, /migrations have not been applied/, 'MILLRACE_SCHEMA_OUTDATED'],
   [
     'a slot that is lost',

@@ -134,6 +134,15 @@ test('a reply that was asked for is given at once, and again as soon as a confir
   expect(session.wantsConfirm).toBe(false)
 })
 
+test('a reply that was asked for wakes the reader at once, also just after a keepalive did', async () => {
+  const { session, receive } = start()
+  receive(keepalive(0x100n))
+  await session.next(ROOM)
+  const next = session.next(ROOM)
+  receive(keepalive(0x200n, true))
+  expect(await Promise.race([next, Promise.resolve('waits')])).toMatchObject({ end: 0x200n })
+})
+
 test('a server that asks again after each answer does not make us spin', async () => {
   const { statuses, receive } = start()
   for (let i = 0; i < 1_000; i++) receive(keepalive(0x200n, true))

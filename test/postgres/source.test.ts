@@ -244,6 +244,7 @@ test('a relay needs no superuser: REPLICATION and the state table are enough, an
   await db.query(`alter role ${role} replication`)
   await db.query(`grant usage on schema millrace to ${role}`)
   await db.query(`grant select, insert, update on millrace.relay_state to ${role}`)
+  await db.query(`grant select on millrace.migrations to ${role}`)
   await expect(relay.init()).rejects.toMatchObject({
     code: 'MILLRACE_SOURCE_AUTH',
     remedy: expect.stringContaining('create publication'),

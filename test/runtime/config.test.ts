@@ -3,15 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { z } from 'zod'
-import {
-  type configSchema,
-  EVERYTHING,
-  type MillraceConfig,
-  type Needs,
-  type ParsedConfig,
-  parseConfig,
-} from '../../src/runtime/config.ts'
+import type { MillraceConfig } from '../../src/runtime/config.ts'
 import { readConfigFile } from '../../src/runtime/config-file.ts'
+import { type configSchema, EVERYTHING, type Needs, type ParsedConfig, parseConfig } from '../../src/runtime/config-schema.ts'
 import { Secrets } from '../../src/runtime/secrets.ts'
 
 let folder: string

@@ -1,8 +1,11 @@
 import { type Admin, Kafka, type KafkaConfig, logLevel } from 'kafkajs'
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
 import { createAuthority } from './certificates.ts'
 import { type KafkaCluster, type KafkaOptions, sharedKafka, startKafka } from './kafka.ts'
 import { requires } from './requires.ts'
+
+// servers start here, on machines that are busy
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 })
 
 const client = (brokers: readonly string[], more: Partial<KafkaConfig> = {}): Kafka =>
   new Kafka({ clientId: 'support', brokers: [...brokers], logLevel: logLevel.NOTHING, retry: { retries: 0 }, ...more })

@@ -17,7 +17,7 @@ export async function startPostgresContainer(settings: Readonly<Record<string, s
     .withExposedPorts(5432)
     // over TCP: the public image starts a first server for its own set-up, which listens on a socket only
     .withWaitStrategy(Wait.forSuccessfulCommand('pg_isready --host 127.0.0.1 --username postgres'))
-    .withStartupTimeout(60_000)
+    .withStartupTimeout(100_000)
     .start()
   return {
     url: (database = 'postgres') =>

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MillraceError } from '../../../src/core/errors.ts'
-import { connectionFailure, topicMissing } from './failure.ts'
+import { answered, connectionFailure, topicMissing } from './failure.ts'
 import { BrokerLink, type LinkOptions, type Modules } from './kafkajs.ts'
 import { type Address, parseAddress } from './options.ts'
 import { ERROR, errorName, hasMoved } from './protocol-errors.ts'
@@ -86,7 +86,10 @@ export class Cluster {
 
   /** Any broker that answers: one we are connected to, else those we know, else those of the config. */
   async any(): Promise<BrokerLink> {
-    for (const link of this.#links.values()) if (await this.#connected(link).catch(() => false)) return link
+    for (const link of [...this.#links.values()]) {
+      if (await this.#connected(link).catch(() => false)) return link
+      this.#drop(link)
+    }
     const failures: MillraceError[] = []
     for (const address of [...this.#bootstrap, ...this.#nodes.values()]) {
       if (failures.some(({ fields }) => fields['broker'] === `${address.host}:${address.port}`)) continue
@@ -136,11 +139,7 @@ export class Cluster {
       if (topicErrorCode === ERROR.UNKNOWN_TOPIC_OR_PARTITION || (topics === null && isInternal)) continue
       if (topicErrorCode === ERROR.TOPIC_AUTHORIZATION_FAILED && topics === null) continue
       if (topicErrorCode !== ERROR.NONE && topicErrorCode !== ERROR.LEADER_NOT_AVAILABLE)
-        throw new MillraceError(
-          topicErrorCode === ERROR.TOPIC_AUTHORIZATION_FAILED ? 'MILLRACE_QUEUE_AUTH' : 'MILLRACE_QUEUE_NOT_READY',
-          `Kafka answered ${errorName(topicErrorCode)} for the topic ${topic}`,
-          { fields: { topic }, remedy: 'the principal needs the ACL Describe on the topic' },
-        )
+        throw answered(topicErrorCode, `for the topic ${topic}`, { topic })
       const partitions = partitionMetadata
         .map(({ partitionId, leader, replicas, isr }) => ({ partition: partitionId, leader, replicas, isr }))
         .sort((a, b) => a.partition - b.partition)

@@ -10,6 +10,8 @@ import { rangeOf } from './offsets.ts'
 /** ms between two reports to the group, and two looks at whether the topics are what they were */
 const REPORT_INTERVAL = 1_000
 const TOPICS_INTERVAL = 30_000
+/** ms; who leaves while the others join waits for them no longer */
+const LEAVE_WITHIN = 1_000
 
 export interface ConsumerDeps {
   readonly kafkajs: Modules
@@ -34,7 +36,8 @@ export class KafkaConsumer implements Consumer {
   #generation = new AbortController()
   #topics: Topics
   #failure: unknown
-  #ended: Promise<void>
+  #patience: NodeJS.Timeout | undefined
+  readonly #ended: Promise<void>
 
   private constructor(deps: ConsumerDeps, options: ConsumeOptions, topics: Topics) {
     this.#cluster = deps.cluster
@@ -44,6 +47,7 @@ export class KafkaConsumer implements Consumer {
     this.#topics = topics
     this.#membership = new Membership(deps.kafkajs, deps.cluster, { ...options, signal: this.#closing.signal })
     options.signal.addEventListener('abort', this.#abort)
+    if (options.signal.aborted) this.#abort()
     this.#ended = this.#run()
   }
 
@@ -73,14 +77,18 @@ export class KafkaConsumer implements Consumer {
   }
 
   readonly #abort = (): void => {
+    if (this.#closing.signal.aborted) return
     this.#closing.abort()
     this.#generation.abort()
     this.#wake()
+    this.#patience = setTimeout(() => this.#cluster.close(), LEAVE_WITHIN)
   }
 
   async #run(): Promise<void> {
     const timers = [
-      setInterval(() => void this.#report().catch(() => {}), REPORT_INTERVAL),
+      setInterval(() => {
+        if (!this.#generation.signal.aborted) void this.#report().catch(() => {})
+      }, REPORT_INTERVAL),
       setInterval(() => void this.#watchTopics(), TOPICS_INTERVAL),
     ]
     try {
@@ -101,6 +109,7 @@ export class KafkaConsumer implements Consumer {
   #assign(partitions: readonly TopicPartition[]): void {
     const generation = new AbortController()
     this.#generation = generation
+    this.#reported.clear()
     if (this.#closing.signal.aborted) generation.abort()
     const follower = new Follower(this.#cluster, this.#codecs)
     generation.signal.addEventListener('abort', () => follower.close())
@@ -130,7 +139,7 @@ export class KafkaConsumer implements Consumer {
 
   /** Best effort: a report that fails is followed by another. */
   async #report(): Promise<void> {
-    if (this.#reported.size === 0 || this.#generation.signal.aborted) return
+    if (this.#reported.size === 0) return
     const offsets = [...this.#reported.values()]
     this.#reported.clear()
     await this.#membership.commit(offsets)
@@ -140,9 +149,8 @@ export class KafkaConsumer implements Consumer {
     try {
       await pinned(this.#cluster, this.#options.topics, this.#topics)
     } catch (error) {
-      if (this.#closing.signal.aborted) return
       this.#fail(error)
-      this.#closing.abort()
+      this.#abort()
     }
   }
 
@@ -154,10 +162,12 @@ export class KafkaConsumer implements Consumer {
 
   async #leave(): Promise<void> {
     try {
+      await this.#report()
       await this.#membership.leave()
     } catch (error) {
       this.#log.debug({ group: this.#options.group, error: String(error) }, 'the group was left without saying so')
     } finally {
+      clearTimeout(this.#patience)
       this.#cluster.close()
     }
   }

@@ -1,8 +1,9 @@
 import net from 'node:net'
 import tls from 'node:tls'
 import type { Log } from '../../../src/core/connector.ts'
+import { MillraceError } from '../../../src/core/errors.ts'
 import type { TlsConnect } from '../../../src/core/tls.ts'
-import type { Address, Sasl } from './options.ts'
+import type { Address, BearerToken, Sasl } from './options.ts'
 
 /**
  * The one place that touches kafkajs. From it come the connection to one broker (TCP, TLS, SASL, the negotiation of
@@ -38,6 +39,7 @@ export interface Modules {
 interface Protocol {
   readonly request: object
   readonly response: { decode(payload: Buffer): Promise<unknown>; parse(decoded: unknown): Promise<unknown> }
+  readonly requestTimeout?: number
   readonly logResponseError?: boolean
 }
 
@@ -64,7 +66,7 @@ interface Connection {
 }
 
 interface RequestQueue {
-  /** calls `sendRequest` when throttling allows it; the entry is resolved by its answer, rejected by a timeout or an end */
+  /** calls `sendRequest` when throttling allows it; the entry is resolved by its answer, rejected by the connection's end */
   push(request: {
     readonly entry: {
       readonly apiKey: number
@@ -75,7 +77,6 @@ interface RequestQueue {
       readonly reject: (error: unknown) => void
     }
     readonly expectResponse: boolean
-    readonly requestTimeout: number
     readonly sendRequest: () => void
   }): void
   maybeThrottle(ms: number): void
@@ -91,7 +92,15 @@ interface LogEntry {
   readonly log: { readonly message: string; readonly broker?: string }
 }
 
-type Authenticator = (sasl: { username: string; password: string }) => (context: unknown) => { authenticate(): Promise<void> }
+type Authenticator = (sasl: { username: string; password: string }) => (context: SaslContext) => { authenticate(): Promise<void> }
+
+/** What kafkajs gives to what logs in: bytes both ways begin with their length. */
+interface SaslContext {
+  saslAuthenticate(exchange: {
+    readonly request: { encode(): Promise<Buffer> }
+    readonly response: { decode(payload: Buffer): Promise<string>; parse(decoded: string): Promise<string> }
+  }): Promise<string>
+}
 
 const WARN = 2
 /** kafkajs re-authenticates this long before a session ends, in ms */
@@ -145,6 +154,7 @@ export class BrokerLink {
   readonly #broker: Broker
   readonly #pool: ConnectionPool
   readonly #clientId: Buffer
+  readonly #requestTimeout: number
   readonly #sockets = new Set<net.Socket>()
   #destroyed = false
 
@@ -152,6 +162,7 @@ export class BrokerLink {
     this.address = `${host}:${port}`
     this.#kafkajs = kafkajs
     this.#clientId = Buffer.from(clientId)
+    this.#requestTimeout = requestTimeout
     const logger = kafkajs.createLogger({ level: WARN, logCreator: () => bridge(log) })
     const connectionTimeout = Math.min(requestTimeout, 10_000)
     this.#pool = new kafkajs.ConnectionPool({
@@ -162,6 +173,8 @@ export class BrokerLink {
       clientId,
       connectionTimeout,
       requestTimeout,
+      // by the wall clock, which may be set back; the time-outs are ours
+      enforceRequestTimeout: false,
       reauthenticationThreshold: REAUTHENTICATION_THRESHOLD,
       logger,
       socketFactory: (to: Address & { ssl: tls.ConnectionOptions | null; onConnect: () => void }) => this.#socket(to),
@@ -179,26 +192,24 @@ export class BrokerLink {
     return this.#destroyed
   }
 
-  /** The highest version of a request that the broker takes; it must have been connected. */
-  version(api: string): number {
-    return this.#broker.versions?.[this.#kafkajs.apiKeys[api] as number]?.maxVersion ?? -1
-  }
-
-  async connect(): Promise<void> {
-    if (this.#destroyed) throw new Error('the connection was closed by us')
-    await this.#broker.connect()
+  connect(): Promise<void> {
+    return this.#within(this.#requestTimeout, () => this.#connect())
   }
 
   /** A request that kafkajs encodes and decodes. Error codes within the answer are the caller's to read. */
-  async call<Answer>(api: string, options: object): Promise<Answer> {
-    await this.connect()
-    const { apiKeys, requests } = this.#kafkajs
-    const protocol = this.#broker.lookupRequest(apiKeys[api] as number, requests[api])(options)
-    const response = {
-      decode: (payload: Buffer) => protocol.response.decode(payload),
-      parse: async (decoded: unknown) => decoded,
-    }
-    return (await this.#pool.send({ ...protocol, response, logResponseError: false })) as Answer
+  call<Answer>(api: string, options: object): Promise<Answer> {
+    return this.#within(this.#requestTimeout, async (atLeast) => {
+      await this.#connect()
+      const { apiKeys, requests } = this.#kafkajs
+      const protocol = this.#broker.lookupRequest(apiKeys[api] as number, requests[api])(options)
+      // some wait by their nature: a JoinGroup for the other members
+      if (protocol.requestTimeout) atLeast(protocol.requestTimeout)
+      const response = {
+        decode: (payload: Buffer) => protocol.response.decode(payload),
+        parse: async (decoded: unknown) => decoded,
+      }
+      return (await this.#pool.send({ ...protocol, response, logResponseError: false })) as Answer
+    })
   }
 
   /**
@@ -206,42 +217,78 @@ export class BrokerLink {
    * garbage collector then has to find, which cost a third of the CPU of publishing. The body must not change before the
    * answer is there.
    */
-  async send<Answer extends { readonly clientSideThrottleTime: number }>(
+  send<Answer extends { readonly clientSideThrottleTime: number }>(
     apiName: string,
     apiVersion: number,
     body: Buffer,
     decode: (payload: Buffer) => Answer,
-    requestTimeout: number,
+    timeout: number,
   ): Promise<Answer> {
-    await this.connect()
-    const apiKey = this.#kafkajs.apiKeys[apiName] as number
-    const connection = await this.#pool.getConnectionByRequest({ request: { apiKey } })
-    await connection.authenticate()
-    connection.failIfNotConnected()
-    const { socket, requestQueue } = connection
-    const correlationId = connection.nextCorrelationId()
-    const { payload } = await new Promise<{ payload: Buffer }>((resolve, reject) => {
-      requestQueue.push({
-        entry: { apiKey, apiName, apiVersion, correlationId, resolve, reject },
-        expectResponse: true,
-        requestTimeout,
-        sendRequest: () => {
-          socket.cork()
-          socket.write(this.#header(apiKey, apiVersion, correlationId, body.length))
-          socket.write(body)
-          socket.uncork()
-        },
+    return this.#within(timeout, async () => {
+      await this.#connect()
+      const apiKey = this.#kafkajs.apiKeys[apiName] as number
+      this.#refuseUnknown(apiKey, apiName, apiVersion)
+      const connection = await this.#pool.getConnectionByRequest({ request: { apiKey } })
+      await connection.authenticate()
+      connection.failIfNotConnected()
+      const { socket, requestQueue } = connection
+      const correlationId = connection.nextCorrelationId()
+      const { payload } = await new Promise<{ payload: Buffer }>((resolve, reject) => {
+        requestQueue.push({
+          entry: { apiKey, apiName, apiVersion, correlationId, resolve, reject },
+          expectResponse: true,
+          sendRequest: () => {
+            socket.cork()
+            socket.write(this.#header(apiKey, apiVersion, correlationId, body.length))
+            socket.write(body)
+            socket.uncork()
+          },
+        })
       })
+      const answer = decode(payload)
+      requestQueue.maybeThrottle(answer.clientSideThrottleTime)
+      return answer
     })
-    const answer = decode(payload)
-    requestQueue.maybeThrottle(answer.clientSideThrottleTime)
-    return answer
   }
 
   /** Ends the connections now; requests under way fail. */
   destroy(): void {
     this.#destroyed = true
     for (const socket of this.#sockets) socket.destroy(new Error('the connection was closed by us'))
+  }
+
+  async #connect(): Promise<void> {
+    if (this.#destroyed) throw new Error('the connection was closed by us')
+    await this.#broker.connect()
+  }
+
+  /** What has no answer in time never has one: the connections end with it, so that no late one is taken for another's. */
+  #within<Answer>(ms: number, work: (atLeast: (ms: number) => void) => Promise<Answer>): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const expire = (within: number) =>
+        setTimeout(() => {
+          reject(new Error(`no answer within ${within} ms`))
+          this.destroy()
+        }, within)
+      let timer = expire(ms)
+      const atLeast = (least: number): void => {
+        clearTimeout(timer)
+        timer = expire(Math.max(ms, least))
+      }
+      work(atLeast)
+        .then(resolve, reject)
+        .finally(() => clearTimeout(timer))
+    })
+  }
+
+  #refuseUnknown(apiKey: number, apiName: string, apiVersion: number): void {
+    const { minVersion, maxVersion } = this.#broker.versions?.[apiKey] ?? { minVersion: -1, maxVersion: -1 }
+    if (apiVersion >= minVersion && apiVersion <= maxVersion) return
+    throw new MillraceError(
+      'MILLRACE_QUEUE_NOT_READY',
+      `Kafka at ${this.address} takes ${apiName} of the versions ${minVersion} to ${maxVersion}, and we speak ${apiVersion}`,
+      { fields: { broker: this.address }, remedy: 'use a Kafka from 2.3 to 4.x' },
+    )
   }
 
   /** length of what follows i32, api i16, its version i16, correlation id i32, client id as a string */
@@ -257,6 +304,8 @@ export class BrokerLink {
   }
 
   #socket({ host, port, ssl, onConnect }: Address & { ssl: tls.ConnectionOptions | null; onConnect: () => void }): net.Socket {
+    // kafkajs dials again by itself where it finds a connection gone
+    if (this.#destroyed) throw new Error('the connection was closed by us')
     const socket = ssl
       ? tls.connect({ host, port, ...(net.isIP(host) ? {} : { servername: host }), ...ssl }, onConnect)
       : net.connect({ host, port }, onConnect)
@@ -291,15 +340,35 @@ function checkLater(queue: RequestQueue): void {
 
 /** kafkajs reads credentials once; as a provider of its own, each login asks for them anew. */
 function login({ authenticators }: Modules, sasl: Sasl): object {
-  if (sasl.mechanism === 'oauthbearer') return { mechanism: 'oauthbearer', oauthBearerProvider: sasl.token }
-  const { mechanism, username, password } = sasl
   return {
-    mechanism,
-    authenticationProvider: (context: unknown) => ({
-      authenticate: async () => {
+    mechanism: sasl.mechanism,
+    authenticationProvider: (context: SaslContext) => ({
+      async authenticate(): Promise<void> {
+        if (sasl.mechanism === 'oauthbearer') return bearer(await sasl.token(), context)
+        const { mechanism, username, password } = sasl
         const secret = typeof password === 'function' ? await password() : password
         await authenticators[mechanism]({ username, password: secret })(context).authenticate()
       },
     }),
   }
+}
+
+/** RFC 7628. kafkajs' own takes the broker's refusal, which is an answer too, for consent. */
+async function bearer({ value, extensions = {} }: BearerToken, { saslAuthenticate }: SaslContext): Promise<void> {
+  const pairs = Object.entries({ auth: `Bearer ${value}`, ...extensions }).map(([name, content]) => `${name}=${content}\u0001`)
+  const refusal = await saslAuthenticate({
+    request: { encode: async () => withLength(`n,,\u0001${pairs.join('')}\u0001`) },
+    response: { decode: async (payload) => payload.toString('utf8', 4), parse: async (text) => text },
+  })
+  if (refusal)
+    throw Object.assign(new Error(`the token is not accepted: ${refusal.slice(0, 200)}`), {
+      name: 'KafkaJSSASLAuthenticationError',
+    })
+}
+
+function withLength(text: string): Buffer {
+  const bytes = Buffer.alloc(4 + Buffer.byteLength(text))
+  bytes.writeInt32BE(bytes.length - 4)
+  bytes.write(text, 4)
+  return bytes
 }

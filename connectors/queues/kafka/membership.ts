@@ -259,7 +259,7 @@ export async function pinned(cluster: Cluster, topics: readonly string[], before
     if (now === undefined) throw topicMissing(topic)
     if (then !== undefined && now !== then)
       throw new MillraceError('MILLRACE_PARTITIONS_CHANGED', `the topic ${topic} has ${now} partitions, and had ${then}`, {
-        fields: { topic, now, then },
+        fields: { topic, now, before: then },
         remedy: 'keys would move between partitions: drain the pipeline first, then start it again',
       })
   }

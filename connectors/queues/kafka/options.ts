@@ -37,7 +37,7 @@ const sasl = z.discriminatedUnion('mechanism', [
   z.strictObject({
     mechanism: z.literal('oauthbearer'),
     /** asked at every connect and re-authentication */
-    token: z.custom<() => Promise<{ value: string }>>((value) => typeof value === 'function', 'a function that gives { value }'),
+    token: z.custom<() => Promise<BearerToken>>((value) => typeof value === 'function', 'a function that gives { value }'),
   }),
 ])
 
@@ -114,6 +114,12 @@ export type KafkaSettings = z.output<typeof kafkaOptions>
 export type TopicSettings = KafkaSettings['topics']
 export type Sasl = z.output<typeof sasl>
 export type Compression = z.output<typeof compression>
+
+export interface BearerToken {
+  readonly value: string
+  /** SASL extensions, as some services ask for (KIP-342) */
+  readonly extensions?: Readonly<Record<string, string>>
+}
 
 /** A codec as kafkajs' plug-ins make them. */
 export type CodecFactory = () => {

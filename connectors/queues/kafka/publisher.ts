@@ -14,8 +14,8 @@ import { BATCH_OVERHEAD, RequestWriter } from './record-batch.ts'
 /** A batch goes out when it has grown to this, unless one record alone is larger; a request at four times that. */
 const BATCH_TARGET = 1024 * 1024
 const REQUEST_TARGET = 4 * BATCH_TARGET
-/** ms by which the leader gives up before we do, so that its answer says what it waited for */
-const ANSWER_MARGIN = 2_000
+/** the part of our patience that the leader may wait for its followers, so that its answer comes while we still listen */
+const LEADER_PATIENCE = 0.9
 
 /** The records of one entry of a publish, on their way: requests take them from the front. */
 interface Outgoing {
@@ -126,7 +126,7 @@ export class KafkaPublisher implements Publisher {
     }
     const chunks: Chunk[] = []
     const full = (): boolean => chunks.length > 0 && writer.length >= REQUEST_TARGET
-    beginProduce(writer, Math.max(1, this.#cluster.requestTimeout - ANSWER_MARGIN))
+    beginProduce(writer, Math.ceil(this.#cluster.requestTimeout * LEADER_PATIENCE))
     const endTopics = writer.array()
     let topics = 0
     for (const [topic, partitions] of chosen) {

@@ -48,9 +48,14 @@ export function fileFailure(error: unknown, path: string, doing: string): Millra
  */
 export function commitFailure(error: unknown, path: string): MillraceError {
   const failure = fileFailure(error, path, 'a publish failed')
-  if (failure.code !== 'MILLRACE_QUEUE_UNREACHABLE' || errcodeOf(error) === FULL || errcodeOf(error) === BUSY) return failure
+  if (failure.code !== 'MILLRACE_QUEUE_UNREACHABLE' || errcodeOf(error) === FULL || isBusy(error)) return failure
   const detail: ErrorDetail = { cause: error, fields: failure.fields, ...(failure.remedy && { remedy: failure.remedy }) }
   return new MillraceError('MILLRACE_PUBLISH_UNKNOWN', failure.message, detail)
+}
+
+/** another process holds a lock that this one needs */
+export function isBusy(error: unknown): boolean {
+  return errcodeOf(error) === BUSY
 }
 
 export function damaged(path: string, what: string): MillraceError {

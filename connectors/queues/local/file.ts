@@ -1,8 +1,9 @@
 import { closeSync, mkdirSync, openSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { DatabaseSync, StatementSync } from 'node:sqlite'
+import { setTimeout as wait } from 'node:timers/promises'
 import { MillraceError } from '../../../src/core/errors.ts'
-import { fileFailure } from './failure.ts'
+import { fileFailure, isBusy } from './failure.ts'
 
 /** "Mill", as SQLite's application id: the file is ours */
 const APPLICATION = 0x4d696c6c
@@ -88,6 +89,7 @@ export class LocalFile {
 
   /** All or nothing, durable when it returns. It has the write lock from the start: what it reads has not changed when it writes. */
   transaction<T>(doing: string, work: () => T, failure?: (error: unknown) => unknown): T {
+    this.#requireInPlace()
     return this.#within('begin immediate', work, failure ?? ((error) => fileFailure(error, this.path, doing)))
   }
 
@@ -104,14 +106,22 @@ export class LocalFile {
     return Number(this.sql(`pragma ${name}`).get()?.[name])
   }
 
-  /** whether the path still leads to the file that is open: what is written to one that was removed is lost */
-  inPlace(): boolean {
-    const now = statSync(this.path, { throwIfNoEntry: false })
-    return now !== undefined && now.ino === this.#opened.ino && now.dev === this.#opened.dev
-  }
-
   close(): void {
     if (this.#db.isOpen) this.#db.close()
+  }
+
+  /** What is written to a file that was removed is lost with the last process that has it open. */
+  #requireInPlace(): void {
+    const now = statSync(this.path, { throwIfNoEntry: false })
+    if (now?.ino === this.#opened.ino && now.dev === this.#opened.dev) return
+    throw new MillraceError(
+      'MILLRACE_QUEUE_NOT_READY',
+      `the queue's file ${this.path} was removed or replaced while it was open`,
+      {
+        remedy: 'stop every process that uses it and restore the file; what was acknowledged since may be in no other place',
+        fields: { path: this.path },
+      },
+    )
   }
 
   #within<T>(begin: string, work: () => T, failure: (error: unknown) => unknown): T {
@@ -137,33 +147,44 @@ export class LocalFile {
  * Opens the file, or makes it.
  * @throws MILLRACE_QUEUE_NOT_READY when it is not a queue of ours, is damaged, or was made by a later version
  */
-export function openFile(path: string): LocalFile {
+export async function openFile(path: string): Promise<LocalFile> {
   const { DatabaseSync } = loadSqlite()
-  let db: DatabaseSync | undefined
-  try {
-    mkdirSync(dirname(path), { recursive: true })
-    // payloads are nobody else's to read; SQLite gives the files beside it the same mode
-    closeSync(openSync(path, 'a', 0o600))
-    db = new DatabaseSync(path)
-    // fullfsync: on macOS nothing else reaches the disk
-    db.exec(`pragma busy_timeout = ${LOCK_PATIENCE}; pragma fullfsync = on; pragma checkpoint_fullfsync = on`)
-    isMade(db, path)
-    useWal(db, path)
-    db.exec('pragma synchronous = full; pragma wal_autocheckpoint = 1000; pragma journal_size_limit = 67108864')
-    make(db, path)
-    return new LocalFile(path, db)
-  } catch (error) {
-    db?.close()
-    throw fileFailure(error, path, 'it cannot be opened')
+  const deadline = performance.now() + LOCK_PATIENCE
+  for (;;) {
+    let db: DatabaseSync | undefined
+    try {
+      mkdirSync(dirname(path), { recursive: true })
+      // payloads are nobody else's to read; SQLite gives the files beside it the same mode
+      closeSync(openSync(path, 'a', 0o600))
+      db = new DatabaseSync(path)
+      prepare(db, path)
+      return new LocalFile(path, db)
+    } catch (error) {
+      db?.close()
+      // SQLite does not wait by itself when two processes make one file at the same time
+      if (!isBusy(error) || performance.now() > deadline) throw fileFailure(error, path, 'it cannot be opened')
+    }
+    await wait(20)
   }
 }
 
-/** Looks before anything is changed: the file may be another application's. */
+function prepare(db: DatabaseSync, path: string): void {
+  // fullfsync: on macOS nothing else reaches the disk
+  db.exec(`pragma busy_timeout = ${LOCK_PATIENCE}; pragma fullfsync = on; pragma checkpoint_fullfsync = on`)
+  isMade(db, path)
+  useWal(db, path)
+  db.exec('pragma synchronous = full; pragma wal_autocheckpoint = 1000; pragma journal_size_limit = 67108864')
+  make(db, path)
+}
+
+/**
+ * Looks before anything is changed: the file may be another application's. The tables come first: another process may be
+ * making them, and commits them together with what says whose they are.
+ */
 function isMade(db: DatabaseSync, path: string): boolean {
+  if (db.prepare('select count(*) as tables from sqlite_schema').get()?.['tables'] === 0) return false
   const application = pragma(db, 'application_id')
   const format = pragma(db, 'user_version')
-  if (application === 0 && format === 0 && db.prepare('select count(*) as tables from sqlite_schema').get()?.['tables'] === 0)
-    return false
   if (application !== APPLICATION)
     throw new MillraceError('MILLRACE_QUEUE_NOT_READY', `${path} is a database, but not a queue of Millrace's`, {
       remedy: 'set queue.path to a file of its own',

@@ -77,7 +77,7 @@ export class Membership {
       for (const id of wanted) {
         if (taken.has(id)) continue
         if (!mine.has(id))
-          this.#sql('insert into lease values (?1, ?2, ?3) on conflict do update set member = ?3').run(
+          this.#sql('insert or replace into lease ("group", partition, member) values (?, ?, ?)').run(
             this.#group,
             id,
             this.#member,
@@ -102,8 +102,8 @@ export class Membership {
       now + 2 * LEASE,
     )
     this.#sql(
-      `insert into member ("group", id, topics, joined_at, expires_at) values (?1, ?2, ?3, ?4, ?5)
-       on conflict do update set expires_at = ?5`,
+      `insert into member ("group", id, topics, joined_at, expires_at) values (?, ?, ?, ?, ?)
+       on conflict do update set expires_at = excluded.expires_at`,
     ).run(this.#group, this.#member, JSON.stringify(this.#topics), now, now + LEASE)
     this.#heardAt = now
   }

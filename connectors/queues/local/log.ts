@@ -54,12 +54,6 @@ export class Log {
    * @returns the offset of the first record of each entry
    */
   append(entries: readonly Appended[], timestamp: number): readonly number[] {
-    const { path } = this.#file
-    if (!this.#file.inPlace())
-      throw new MillraceError('MILLRACE_QUEUE_NOT_READY', `the queue's file ${path} was removed or replaced while it was open`, {
-        remedy: 'stop every process that uses it and restore the file; what was acknowledged since may be in no other place',
-        fields: { path },
-      })
     const insert = this.#file.sql('insert into batch (partition, base, count, timestamp, data) values (?, ?, ?, ?, ?)')
     const move = this.#file.sql('update partition set log_end = ? where id = ?')
     return this.#file.transaction(
@@ -75,7 +69,7 @@ export class Log {
           move.run(end, partition)
           return base
         }),
-      (error) => commitFailure(error, path),
+      (error) => commitFailure(error, this.#file.path),
     )
   }
 
@@ -95,11 +89,11 @@ export class Log {
     const rows = this.#file
       .sql(
         `select base, count, timestamp, data from batch
-         where partition = ?1 and base < ?3
-           and base >= (select max(base) from batch where partition = ?1 and base <= ?2)
+         where partition = ? and base < ?
+           and base >= (select max(base) from batch where partition = ? and base <= ?)
          order by base`,
       )
-      .iterate(partition, from, to)
+      .iterate(partition, to, partition, from)
     const records: StoredRecord[] = []
     let bytes = 0
     let next = from

@@ -42,10 +42,14 @@ export class LocalQueue implements Queue {
   #retention: NodeJS.Timeout | undefined
   #retaining = false
 
-  constructor(settings: LocalSettings, deps: ConnectorDeps) {
+  static async open(settings: LocalSettings, deps: ConnectorDeps): Promise<LocalQueue> {
+    return new LocalQueue(settings, deps, await openFile(settings.path))
+  }
+
+  private constructor(settings: LocalSettings, deps: ConnectorDeps, file: LocalFile) {
     this.#settings = settings
     this.#deps = deps
-    this.#file = openFile(settings.path)
+    this.#file = file
     this.#log = new Log(this.#file)
     this.#changes = new Changes(() => this.#file.version())
     this.state = openState(this.#file, deps.pipeline)

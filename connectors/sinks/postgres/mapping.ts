@@ -3,6 +3,7 @@ import { topicOf } from '../../../src/core/topic-template.ts'
 import type { CatalogTable } from './catalog.ts'
 import { EVENT_VALUES, type EventValue, GUARD_COLUMN, type Operation, type PostgresSinkSettings, type TableSettings } from './options.ts'
 import { type PayloadReader, payloadReader } from './payload.ts'
+import { type FieldName, fieldNamed } from './rows.ts'
 
 /** A table that is fed. */
 export interface Target {
@@ -36,6 +37,8 @@ export interface MappedColumn {
   readonly name: string
   readonly type: string
   readonly inKey: boolean
+  /** its name in the rows that go to Postgres: its index */
+  readonly field: FieldName
   /** index of a path, or a value of the event itself */
   readonly from: number | EventValue
 }
@@ -92,7 +95,7 @@ export function resolveFeeds(settings: PostgresSinkSettings, catalog: ReadonlyMa
     const name = targetName(table)
     if (!targets.has(name)) targets.set(name, targetOf(table, settings.tables.filter((other) => targetName(other) === name)))
   }
-  return settings.tables.map((table) => {
+  const feeds = settings.tables.map((table) => {
     const name = targetName(table)
     const found = catalog.get(name)
     if (found === undefined) throw notReady(`there is no table ${name}, or the role may not see it`)
@@ -100,6 +103,14 @@ export function resolveFeeds(settings: PostgresSinkSettings, catalog: ReadonlyMa
       if (!found.columns.has(column)) throw notReady(`${name} has no column ${column}`)
     return feedOf(table, targets.get(name) as Target, found)
   })
+  // a field that another table of the aggregate takes is known
+  for (const feed of feeds) for (const other of feeds) if (other !== feed && other.from === feed.from) passOverFields(feed, other)
+  return feeds
+}
+
+function passOverFields(feed: Feed, other: Feed): void {
+  const own = new Set(feed.paths.map(([first]) => first))
+  for (const [first] of other.paths) if (first !== undefined && !own.has(first)) feed.reader.passOver(first)
 }
 
 function targetOf(first: TableSettings, feeding: readonly TableSettings[]): Target {
@@ -122,12 +133,13 @@ function feedOf(table: TableSettings, target: Target, catalog: CatalogTable): Fe
   for (const name of writtenColumns(table, catalog)) {
     const origin = originOf(table, name) as string
     const inKey = target.key.includes(name)
+    const field = fieldNamed(String(columns.length))
     const { type } = catalog.columns.get(name) as { type: string }
     if (inKey && keyedByAggregate(table)) {
       aggregateKey = columns.length
       if (!isEventValue(origin)) agreement = slotOf(origin)
-      columns.push({ name, type, inKey, from: '$key' })
-    } else columns.push({ name, type, inKey, from: isEventValue(origin) ? origin : slotOf(origin) })
+      columns.push({ name, type, inKey, field, from: '$key' })
+    } else columns.push({ name, type, inKey, field, from: isEventValue(origin) ? origin : slotOf(origin) })
   }
   const operations = new Map(Object.entries(table.on))
   return { from: table.from, target, operations, columns, aggregateKey, agreement, paths, reader: payloadReader(paths) }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import pg from 'pg'
 import type { Feed, MappedColumn } from './mapping.ts'
 import { GUARD_COLUMN } from './options.ts'
@@ -31,8 +32,7 @@ const MAX_MERGES = 50
 
 const id = pg.escapeIdentifier
 
-/** `tag` makes the names of prepared statements unique on a connection: it stands for the mapping */
-export function feedStatements(feed: Feed, schema: string, tag: string): FeedStatements {
+export function feedStatements(feed: Feed, schema: string): FeedStatements {
   const table = `${id(feed.target.schema)}.${id(feed.target.table)}`
   const book = { deleted: `${id(schema)}.deleted`, guard: `${id(schema)}.guard` }
   const { columns, target } = feed
@@ -127,17 +127,22 @@ on conflict (${conflict}) do nothing`
 
   const merges = new Map<string, StatementText>()
   return {
-    guard: inColumn ? null : { name: `${tag}_g`, text: guard() },
-    write: { name: `${tag}_w`, text: write() },
-    append: { name: `${tag}_a`, text: append() },
+    guard: inColumn ? null : named(guard()),
+    write: named(write()),
+    append: named(append()),
     merge(present) {
-      const set = present.join('_')
+      const set = present.join()
       const known = merges.get(set)
       if (known !== undefined) return known
       if (merges.size === MAX_MERGES) return { name: null, text: merge(present) }
-      const made = { name: `${tag}_m${merges.size}`, text: merge(present) }
+      const made = named(merge(present))
       merges.set(set, made)
       return made
     },
   }
+}
+
+/** one text, one name: a connection serves many lanes, and a claim may have found other columns than the one before */
+function named(text: string): StatementText {
+  return { name: `millrace_${createHash('sha256').update(text).digest('hex').slice(0, 32)}`, text }
 }

@@ -47,12 +47,6 @@ export function inOneTransaction(client: ClientBase, statements: readonly Statem
   })
 }
 
-interface Sending extends Connection {
-  parse(config: { name: string; text: string }): void
-  bind(config: { statement: string; values: readonly (string | Buffer | null)[] }): void
-  execute(): void
-}
-
 /** Driven by `pg.Client` as its own queries are: it hands over the server's messages, ReadyForQuery last. */
 class Pipeline implements Submittable {
   /** `pg` wraps it with its `query_timeout` */
@@ -67,8 +61,7 @@ class Pipeline implements Submittable {
     this.callback = callback
   }
 
-  submit(plain: Connection): void {
-    const connection = plain as Sending
+  submit(connection: Connection): void {
     this.#connection = connection
     let known = prepared.get(connection)
     if (known === undefined) prepared.set(connection, (known = new Set()))
@@ -79,12 +72,12 @@ class Pipeline implements Submittable {
       const there = name !== null && (known.has(name) || sent.has(name))
       const keep = there || (name !== null && known.size + sent.size < MAX_PREPARED) ? name : null
       if (!there) {
-        connection.parse({ name: keep ?? '', text })
+        connection.parse({ name: keep ?? '', text, types: [] }, true)
         this.#parsing.push(keep)
         if (keep !== null) sent.add(keep)
       }
-      connection.bind({ statement: keep ?? '', values })
-      connection.execute()
+      connection.bind({ statement: keep ?? '', values: [...values] }, true)
+      connection.execute(null, true)
     }
     connection.sync()
     connection.stream.uncork()

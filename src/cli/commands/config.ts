@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { configJsonSchema } from '../../runtime/config-schema.ts'
+import { configJsonSchema } from '../../runtime/config-json-schema.ts'
 import { openPipeline } from '../open-pipeline.ts'
 import type { CommandContext } from '../program.ts'
 import { terminalOf } from '../terminal.ts'

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { MillraceError } from '../../core/errors.ts'
 import { EXIT } from '../exit-code.ts'
+import { logLevelOf } from '../open-pipeline.ts'
 import type { CommandContext } from '../program.ts'
 import { listenForSignals } from '../signals.ts'
 import { terminalOf } from '../terminal.ts'
@@ -21,7 +22,7 @@ export function addDemo(program: Command, context: CommandContext): void {
     .option('--seconds <n>', 'the shop closes after this long, whatever it has written')
     .option('--kafka <brokers>', 'use this Kafka (host:port, separated by commas) instead of the embedded queue')
     .addHelpText('after', '\nCleans up all that it made, also on Ctrl-C. Exit code 0 only if the replica is equal, else 3.')
-    .action(async (flags: DemoFlags) => {
+    .action(async (flags: DemoFlags, command: Command) => {
       const asked = {
         events: whole('--events', flags.events),
         duration: flags.seconds === undefined ? null : whole('--seconds', flags.seconds) * 1_000,
@@ -33,7 +34,12 @@ export function addDemo(program: Command, context: CommandContext): void {
       const signals = listenForSignals()
       void signals.first.then(() => ended.abort())
       try {
-        const demo = runDemo({ ...asked, out: terminalOf(process.stdout, context.env), signal: ended.signal })
+        const demo = runDemo({
+          ...asked,
+          logLevel: logLevelOf(command) ?? 'error',
+          out: terminalOf(process.stdout, context.env),
+          signal: ended.signal,
+        })
         const equal = await Promise.race([demo, signals.second.then(() => null)])
         if (equal !== true) context.exitWith(equal === null ? EXIT.unexpected : EXIT.negative)
       } finally {

@@ -45,7 +45,7 @@ missing it stops and names the command. The first signal drains, a second one en
             )
       if (admin !== null) pipeline.log.info({ url: admin.url }, 'serving /livez, /readyz, /metrics and /status')
       try {
-        const begun = pipeline.run(only ? { relay: flags.relay === true, sinks: flags.sink ?? [] } : undefined)
+        const begun = await pipeline.run(only ? { relay: flags.relay === true, sinks: flags.sink ?? [] } : undefined)
         running = begun
         const signal = await Promise.race([signals.first, begun.done])
         if (signal !== undefined) pipeline.log.info({ signal, deadline }, 'draining; a second signal ends at once')

@@ -6,6 +6,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import pg from 'pg'
 import { MillraceError } from '../../core/errors.ts'
 import { defineConfig, type MillraceConfig } from '../../runtime/config.ts'
+import type { LogLevel } from '../../runtime/log.ts'
 import { createPipeline } from '../../runtime/pipeline.ts'
 import type { Running } from '../../runtime/run.ts'
 import type { Terminal } from '../terminal.ts'
@@ -22,6 +23,8 @@ export interface DemoOptions {
   /** null: the embedded queue */
   readonly kafka: readonly string[] | null
   readonly out: Terminal
+  /** of what the pipeline says on standard error meanwhile */
+  readonly logLevel: LogLevel
   /** asks to end early and to clean up */
   readonly signal: AbortSignal
 }
@@ -46,16 +49,19 @@ export async function runDemo(options: DemoOptions): Promise<boolean | null> {
     out.print()
     const scene = await setScene(options, cleanup)
     if (signal.aborted) return null
-    const pipeline = createPipeline(scene.config, { logLevel: 'warn' })
+    const pipeline = createPipeline(scene.config, { logLevel: options.logLevel })
     const made = await pipeline.init()
-    step(out, `millrace init: ${made.join(', ')}`)
-    const running = pipeline.run()
+    step(out, 'millrace init')
+    for (const what of made) out.print(out.style('dim', `      ${what}`))
+    if (signal.aborted) return null
+    const running = await pipeline.run()
     cleanup.push(() => running.stop())
-    return await play(options, scene, running)
+    return await play(options, scene, running, cleanup)
   } catch (error) {
     if (signal.aborted) return null
     throw error
   } finally {
+    if (signal.aborted) out.print('  Interrupted; cleaning up.')
     for (const undo of cleanup.reverse()) await undo().catch((error: unknown) => out.print(`  cleaning up: ${String(error)}`))
   }
 }
@@ -112,7 +118,12 @@ async function setScene({ out, kafka }: DemoOptions, cleanup: (() => Promise<unk
   return { source: server.url('shop'), replica: server.url('replica'), config }
 }
 
-async function play(options: DemoOptions, scene: Scene, running: Running): Promise<boolean | null> {
+async function play(
+  options: DemoOptions,
+  scene: Scene,
+  running: Running,
+  cleanup: (() => Promise<unknown>)[],
+): Promise<boolean | null> {
   const { out, signal } = options
   out.print()
   out.print(`  ${CLERKS} clerks place, pay, cancel and erase orders in transactions; one in twelve is rolled back.`)
@@ -126,6 +137,7 @@ async function play(options: DemoOptions, scene: Scene, running: Running): Promi
     random: Math.random,
     now: Date.now,
   })
+  cleanup.push(() => shop.closed.catch(() => {}))
   const begun = performance.now()
   const line = liveLine(out, options.events, Date.now)
   await follow(line, shop, running, signal)
@@ -151,6 +163,8 @@ async function follow(line: LiveLine, shop: Shop, running: Running, signal: Abor
       throw new MillraceError('MILLRACE_INTERNAL', 'the pipeline stopped by itself')
     }),
   ])
+  // it may come when nobody looks any more
+  failed.catch(() => {})
   let moved = Date.now()
   let before = -1
   while (!signal.aborted) {
@@ -176,11 +190,12 @@ async function progressOf(shop: Shop, running: Running): Promise<Progress> {
       'MILLRACE_INTERNAL',
       `partition ${halted.partition} of ${halted.topic} is halted: ${halted.error.message}`,
     )
+  const applied = sum(partitions.map((partition) => partition.applied))
   return {
     written: shop.tally().events,
     relayed: sum(Object.values(relay?.published ?? {})),
-    applied: sum(partitions.map((partition) => partition.applied)),
-    lag: Math.max(0, ...partitions.map((partition) => (partition.lagSeconds ?? 0) * 1_000)),
+    applied,
+    lag: shop.waiting(applied),
   }
 }
 

@@ -31,11 +31,11 @@ export function liveLine(out: Terminal, total: number, now: () => number): LiveL
     const width = String(count.format(total)).length
     const figure = (value: number): string => out.style('bold', count.format(value).padStart(width))
     return [
-      `${bar(out, last, total)}`,
+      `  ${bar(out, last, total)}`,
       `written ${figure(written)}`,
       `relayed ${figure(relayed)}`,
       `applied ${figure(applied)}`,
-      `lag ${written === applied ? '0 ms' : `${count.format(Math.max(0, Math.round(lag)))} ms`}`.padEnd(12),
+      `lag ${count.format(Math.round(lag))} ms`.padEnd(12),
       out.style('dim', `${count.format(Math.round(applied / seconds))}/s`),
     ].join('  ')
   }

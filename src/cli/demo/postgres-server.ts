@@ -54,14 +54,9 @@ export async function startPostgresServer(options: PostgresServerOptions = {}): 
   const home = await mkdtemp(join(options.parent ?? tmpdir(), 'millrace-pg-'))
   const dataDir = join(home, 'data')
   const identity = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {}
-  const binaries = await runnable(bin, home, identity)
-  if (identity.uid !== undefined) await chown(home, identity.uid, identity.gid)
-  await run(join(binaries, 'initdb'), ['-D', dataDir, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'], {
-    ...identity,
-    cwd: home,
-  })
   const settings = { ...SETTINGS, port: String(port), ...options.settings }
   const args = ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])]
+  let binaries = bin
   let child: ChildProcess | undefined
 
   const server: PostgresServer = {
@@ -96,6 +91,10 @@ export async function startPostgresServer(options: PostgresServerOptions = {}): 
     },
   }
   try {
+    binaries = await runnable(bin, home, identity)
+    if (identity.uid !== undefined) await chown(home, identity.uid, identity.gid)
+    const initdb = ['-D', dataDir, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync']
+    await run(join(binaries, 'initdb'), initdb, { ...identity, cwd: home })
     await server.start()
   } catch (error) {
     await server.remove()

@@ -10,6 +10,11 @@ import { createOutbox, defineEvents, tombstone } from '../../outbox/index.ts'
  */
 export interface Shop {
   readonly tally: () => Tally
+  /**
+   * How long the oldest committed event has waited that is not among the first `applied` ones (ms); 0: none waits. For
+   * a rising `applied`: what was passed is forgotten.
+   */
+  readonly waiting: (applied: number) => number
   /** resolves when every event has been committed, or the signal said to stop */
   readonly closed: Promise<void>
 }
@@ -94,6 +99,8 @@ export function openShop(options: {
   let lastId = 0
   let promised = 0
   let tally: Tally = { events: 0, transactions: 0, rolledBack: 0 }
+  /** the transactions that may not be applied yet: how many events there were with each, and when */
+  const commits: { readonly events: number; readonly at: number }[] = []
 
   async function clerk(): Promise<void> {
     while (!signal.aborted && promised < options.events) {
@@ -107,6 +114,7 @@ export function openShop(options: {
           if (pick(12) === 0) throw CHANGED_MIND
         })
         tally = { ...tally, events: tally.events + steps, transactions: tally.transactions + 1 }
+        commits.push({ events: tally.events, at: now() })
       } catch (error) {
         promised -= steps
         if (error !== CHANGED_MIND && (error as { code?: string }).code !== DEADLOCK) throw error
@@ -161,7 +169,15 @@ export function openShop(options: {
   }
 
   const closed = Promise.all(Array.from({ length: options.clerks }, clerk)).then(() => db.destroy())
-  return { tally: () => tally, closed }
+  return {
+    tally: () => tally,
+    waiting(applied) {
+      const oldest = commits.findIndex((commit) => commit.events > applied)
+      commits.splice(0, oldest === -1 ? commits.length : oldest)
+      return commits[0] === undefined ? 0 : now() - commits[0].at
+    },
+    closed,
+  }
 }
 
 const CUSTOMERS = [

@@ -1,11 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import { setTimeout as wait } from 'node:timers/promises'
 import { steadyPort } from '../../support/port.ts'
+import { endChild, spawnChild } from '../child.ts'
+import { until } from '../until.ts'
 import type { DebeziumJars } from './debezium-jars.ts'
 
 /** One Connect worker in a JVM of its own: a new one for each measurement, as our processes are. */
@@ -20,12 +18,20 @@ export interface ConnectWorker {
 
 export type ConnectorConfig = Readonly<Record<string, string>>
 
-/** What the JVM gets: half the memory that Connect's own start script gives it at most, and more than it was seen to fill. */
-export const HEAP = ['-Xms256m', '-Xmx1g', '-XX:+UseG1GC']
+/** What Connect's own start script gives the JVM. */
+export const JVM = [
+  '-Xms256M',
+  '-Xmx2G',
+  '-server',
+  '-XX:+UseG1GC',
+  '-XX:MaxGCPauseMillis=20',
+  '-XX:InitiatingHeapOccupancyPercent=35',
+  '-Djava.awt.headless=true',
+]
 
 const LOGGING = join(import.meta.dirname, '../../support/kafka/log4j2.properties')
 
-export async function startConnect(jars: DebeziumJars, brokers: readonly string[], jvm: readonly string[] = HEAP): Promise<ConnectWorker> {
+export async function startConnect(jars: DebeziumJars, brokers: readonly string[]): Promise<ConnectWorker> {
   const home = await mkdtemp(join(tmpdir(), 'millrace-connect-'))
   const rest = `http://127.0.0.1:${await steadyPort()}`
   const properties = join(home, 'worker.properties')
@@ -44,10 +50,8 @@ export async function startConnect(jars: DebeziumJars, brokers: readonly string[
       'connector.client.config.override.policy': 'All',
     }),
   )
-  const java = [...jvm, '-server', '-Djava.awt.headless=true', `-Dlog4j2.configurationFile=file:${LOGGING}`]
   const main = ['-cp', join(jars.libs, '*'), 'org.apache.kafka.connect.cli.ConnectStandalone', properties]
-  const child = spawn('java', [...java, ...main], { stdio: ['ignore', 'pipe', 'pipe'] })
-  const said = lastLines(child)
+  const child = spawnChild('Connect worker', 'java', [...JVM, `-Dlog4j2.configurationFile=file:${LOGGING}`, ...main])
   const added: string[] = []
   const ask = async (path: string, init?: RequestInit): Promise<unknown> => {
     const answer = await fetch(`${rest}${path}`, { ...init, headers: { 'content-type': 'application/json' } })
@@ -62,7 +66,7 @@ export async function startConnect(jars: DebeziumJars, brokers: readonly string[
     return status.tasks.length === 0 ? [] : all
   }
   const worker: ConnectWorker = {
-    pid: child.pid ?? 0,
+    pid: child.pid,
     async add(name, config) {
       added.push(name)
       await ask(`/connectors/${name}/config`, { method: 'PUT', body: JSON.stringify(config) })
@@ -79,19 +83,13 @@ export async function startConnect(jars: DebeziumJars, brokers: readonly string[
       for (const name of added) await states(name)
     },
     async stop() {
-      if (child.exitCode === null && child.signalCode === null) {
-        const gone = once(child, 'exit')
-        child.kill('SIGTERM')
-        const late = setTimeout(() => child.kill('SIGKILL'), 20_000)
-        await gone
-        clearTimeout(late)
-      }
+      await endChild(child)
       await rm(home, { recursive: true, force: true })
     },
   }
   try {
     await until('Connect answers', async () => {
-      if (child.exitCode !== null) throw new Error(`Connect ended at its start with ${child.exitCode}:\n${said().join('\n')}`)
+      child.assertAlive()
       return fetch(`${rest}/connectors`).then(
         (answer) => answer.ok,
         () => false,
@@ -113,23 +111,3 @@ const lines = (properties: Readonly<Record<string, string>>): string =>
   Object.entries(properties)
     .map(([name, value]) => `${name}=${value}\n`)
     .join('')
-
-function lastLines(child: ChildProcess): () => readonly string[] {
-  const kept: string[] = []
-  for (const stream of [child.stdout, child.stderr]) {
-    if (!stream) continue
-    createInterface({ input: stream }).on('line', (line) => {
-      kept.push(line)
-      if (kept.length > 60) kept.shift()
-    })
-  }
-  return () => kept
-}
-
-async function until(what: string, met: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 90_000
-  while (!(await met())) {
-    if (Date.now() > deadline) throw new Error(`not within 90 s: ${what}`)
-    await wait(100)
-  }
-}

@@ -33,7 +33,9 @@ async function fetchInto(folder: string): Promise<void> {
   const partial = `${folder}.${process.pid}.partial`
   await mkdir(partial, { recursive: true })
   try {
-    await promisify(execFile)('mvn', ['-B', '-ntp', '-q', '-C', '-f', POM, 'initialize', `-Dinto=${partial}`], { timeout: 300_000 })
+    await promisify(execFile)('mvn', ['-B', '-ntp', '-q', '-C', '-f', POM, 'initialize', `-Dinto=${partial}`], {
+      timeout: 300_000,
+    })
     await rename(partial, folder)
   } finally {
     await rm(partial, { recursive: true, force: true })

@@ -13,7 +13,10 @@ test('partitions are shared evenly among members of equal wishes', () => {
         Array.from({ length: members }, (_, id) => member(`${id}`, 'topic-0', 'topic-1', 'topic-2')),
       )
       expect(shares.size).toBe(partitions)
-      const counts = Array.from({ length: members }, (_, id) => [...shares.values()].filter((holder) => holder === `${id}`).length)
+      const counts = Array.from(
+        { length: members },
+        (_, id) => [...shares.values()].filter((holder) => holder === `${id}`).length,
+      )
       expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(1)
     }),
   )
@@ -24,5 +27,11 @@ test('a partition goes to a member that wants its topic, or to nobody', () => {
     [partition(1, 'orders'), partition(2, 'orders'), partition(3, 'customers'), partition(4, 'nobody’s')],
     [member('a', 'orders', 'customers'), member('b', 'customers')],
   )
-  expect(shares).toEqual(new Map([[1, 'a'], [2, 'a'], [3, 'b']]))
+  expect(shares).toEqual(
+    new Map([
+      [1, 'a'],
+      [2, 'a'],
+      [3, 'b'],
+    ]),
+  )
 })

@@ -1,6 +1,7 @@
 /** A process that uses the local queue as `argv` says, and tells what it does in lines of JSON. */
-import local from '../../../connectors/queues/local.ts'
+
 import { localOptions } from '../../../connectors/queues/local/options.ts'
+import local from '../../../connectors/queues/local.ts'
 import type { Log } from '../../../src/core/connector.ts'
 
 const { path, role, topic, name } = JSON.parse(process.argv[2] as string) as QueueProcessOptions

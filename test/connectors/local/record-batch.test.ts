@@ -80,7 +80,9 @@ test('a batch that was damaged is refused or gives other bytes, but is never rea
     }),
   )
   encoder.begin()
-  const [{ count, data }] = encoder.encode([{ key: Buffer.from('k'), value: null, headers: [] }]) as [{ count: number; data: Uint8Array }]
+  const [{ count, data }] = encoder.encode([{ key: Buffer.from('k'), value: null, headers: [] }]) as [
+    { count: number; data: Uint8Array },
+  ]
   for (let length = 0; length < data.length; length++)
     expect(() => decodeBatch({ base: 0, count, timestamp: 0, data: data.subarray(0, length) }, 0, 1)).toThrow(RangeError)
   expect(() => decodeBatch({ base: 0, count: 2, timestamp: 0, data }, 0, 2)).toThrow(RangeError)

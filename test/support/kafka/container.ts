@@ -90,5 +90,5 @@ function container(id: number, port: number, properties: string, options: KafkaO
     .withCopyContentToContainer([{ content: properties, target: CONFIGURATION }])
     .withExposedPorts({ container: port, host: port })
     .withWaitStrategy(Wait.forLogMessage(SERVES))
-    .withStartupTimeout(60_000)
+    .withStartupTimeout(100_000)
 }

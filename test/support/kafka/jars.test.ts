@@ -1,9 +1,12 @@
 import { mkdtemp, readdir, rm, stat, truncate } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { requires } from '../requires.ts'
 import { kafkaJars } from './jars.ts'
+
+// servers start here, on machines that are busy
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 })
 
 requires('maven')('the cache of Kafka', () => {
   let cache: string

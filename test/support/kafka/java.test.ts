@@ -4,8 +4,11 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { requires } from '../requires.ts'
+
+// servers start here, on machines that are busy
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 })
 
 requires('java')('a bare broker', () => {
   test('does not outlive the process that started it, however that ends', async () => {

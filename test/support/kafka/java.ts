@@ -65,7 +65,7 @@ kill $guard 2>/dev/null
 exit $code`
 
 const FLAGS = ['-Xmx512m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Djava.awt.headless=true']
-const START_WITHIN_MS = 60_000
+const START_WITHIN_MS = 100_000
 
 class Node {
   readonly configuration: string

@@ -1,0 +1,102 @@
+import pg from 'pg'
+import type { Finding } from '../../../src/core/finding.ts'
+import { type CatalogTable, readCatalog } from './catalog.ts'
+import { sinkError } from './failure.ts'
+import { keyedByAggregate, originOf, targetName, writtenColumns } from './mapping.ts'
+import { GUARD_COLUMN, type PostgresSinkSettings, type TableSettings } from './options.ts'
+
+const BOOKKEEPING = ['checkpoint', 'deleted', 'guard', 'target'] as const
+const MIN_VERSION = 140_000
+
+/** What stands between a sink and its tables; changes nothing. */
+export async function checkSink(pool: pg.Pool, settings: PostgresSinkSettings, subject: string): Promise<readonly Finding[]> {
+  const findings: Finding[] = []
+  const add = (level: Finding['level'], message: string, remedy?: string): void => {
+    findings.push({ level, subject, message, ...(remedy !== undefined && { remedy }) })
+  }
+  try {
+    const { rows } = await pool.query<{ version: number; standby: boolean }>(
+      `select current_setting('server_version_num')::int as version, pg_is_in_recovery() as standby`,
+    )
+    const { version, standby } = rows[0] as { version: number; standby: boolean }
+    if (version < MIN_VERSION) add('blocker', `the server is Postgres ${Math.floor(version / 10_000)}: a sink needs 14 or later`)
+    if (standby) add('blocker', 'the server is a standby: it cannot be written to', 'give the address of the primary')
+    const catalog = await readCatalog(pool, [
+      ...settings.tables.map(({ into }) => into),
+      ...BOOKKEEPING.map((name) => ({ schema: settings.schema, name })),
+    ])
+    checkBookkeeping(settings, catalog, add)
+    for (const table of settings.tables) checkTable(table, catalog.get(targetName(table)), add)
+  } catch (error) {
+    const { message, remedy } = sinkError(error)
+    add('blocker', message, remedy)
+  }
+  if (findings.length === 0)
+    add('ok', `reaches its database; ${settings.tables.map(targetName).join(', ')}: columns, key and guard are there`)
+  return findings
+}
+
+type Add = (level: Finding['level'], message: string, remedy?: string) => void
+
+function checkBookkeeping({ schema }: PostgresSinkSettings, catalog: ReadonlyMap<string, CatalogTable>, add: Add): void {
+  const missing = BOOKKEEPING.filter((name) => !catalog.has(`${schema}.${name}`))
+  if (missing.length > 0) add('blocker', `its bookkeeping is missing (${missing.map((name) => `${schema}.${name}`).join(', ')})`, 'millrace init')
+  for (const name of BOOKKEEPING) {
+    const lacking = catalog.get(`${schema}.${name}`)?.lacking ?? []
+    if (lacking.length > 0)
+      add('blocker', `the role may not ${lacking.join(', ')} on ${schema}.${name}`, `grant ${lacking.join(', ')} on ${schema}.${name} to …`)
+  }
+}
+
+function checkTable(table: TableSettings, found: CatalogTable | undefined, add: Add): void {
+  const name = targetName(table)
+  const quoted = `${pg.escapeIdentifier(table.into.schema)}.${pg.escapeIdentifier(table.into.name)}`
+  if (found === undefined) return add('blocker', `there is no table ${name}, or the role may not see its schema`, `create table ${quoted} (…)`)
+  if (found.lacking.length > 0)
+    add('blocker', `the role may not ${found.lacking.join(', ')} on ${name}`, `grant ${found.lacking.join(', ')} on ${quoted} to …`)
+
+  const missing = [...new Set([...table.key, ...Object.keys(table.columns)])].filter((column) => !found.columns.has(column))
+  for (const column of missing) add('blocker', `${name} has no column ${column}`)
+  if (table.key.every((column) => found.columns.has(column))) {
+    const wanted = [...table.key].sort().join('\0')
+    if (!found.uniqueKeys.some((key) => [...key].sort().join('\0') === wanted))
+      add(
+        'blocker',
+        `${name} has no unique index on its key (${table.key.join(', ')}) that is whole and immediate`,
+        `create unique index concurrently on ${quoted} (${table.key.map(pg.escapeIdentifier).join(', ')})`,
+      )
+    for (const column of table.key)
+      if (!found.columns.get(column)?.notNull)
+        add('warning', `${name}.${column} is part of the key and may be null`, `alter table ${quoted} alter column ${pg.escapeIdentifier(column)} set not null`)
+  }
+  checkGuard(table, found, quoted, add)
+
+  const written = new Set(writtenColumns(table, found))
+  const whole = Object.values(table.on).some((operation) => operation === 'upsert' || operation === 'append')
+  for (const [column, { generated, notNull, hasDefault }] of found.columns) {
+    if (generated && written.has(column))
+      add('blocker', `${name}.${column} is made by the database and cannot be written`, `tables[…].columns: { ${column}: false }`)
+    if (whole && notNull && !hasDefault && !generated && !written.has(column) && column !== GUARD_COLUMN)
+      add('blocker', `${name}.${column} must not be null, has no default, and is not mapped`)
+  }
+  const unused = [...written].filter((column) => originOf(table, column) === '$key' && !table.key.includes(column))
+  if (unused.length > 0 && keyedByAggregate(table)) add('warning', `${name}.${unused.join(', ')} takes the aggregate id, as its key does`)
+}
+
+function checkGuard(table: TableSettings, found: CatalogTable, quoted: string, add: Add): void {
+  const name = targetName(table)
+  if (table.guard === 'table' || Object.values(table.on).includes('append')) return
+  const guard = found.columns.get(GUARD_COLUMN)
+  if (guard === undefined)
+    return add(
+      'blocker',
+      `${name} has no column ${GUARD_COLUMN}, which keeps the position that each row shows`,
+      `alter table ${quoted} add column ${GUARD_COLUMN} text collate "C"`,
+    )
+  if (guard.type !== 'text' || guard.collation !== 'C')
+    add(
+      'blocker',
+      `${name}.${GUARD_COLUMN} is ${guard.type} collate "${guard.collation}": positions only sort in text collate "C"`,
+      `alter table ${quoted} alter column ${GUARD_COLUMN} type text collate "C"`,
+    )
+}

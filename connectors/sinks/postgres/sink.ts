@@ -1,0 +1,156 @@
+import type { SinkDeps } from '../../../src/core/connector.ts'
+import { MillraceError } from '../../../src/core/errors.ts'
+import type { Event } from '../../../src/core/event.ts'
+import type { TopicPartition } from '../../../src/core/queue.ts'
+import type { Sink } from '../../../src/core/sink.ts'
+import { DEFAULT_TOPIC } from '../../../src/core/topic-template.ts'
+import { openBookkeeping } from './bookkeeping.ts'
+import { readCatalog } from './catalog.ts'
+import { checkSink } from './check.ts'
+import { openPool } from './connection.ts'
+import { bookkeepingSql } from './ddl.ts'
+import { sinkError } from './failure.ts'
+import { openLane } from './lane.ts'
+import { type Feed, feedsOfTopic, keptMapping, mappingChanges, mergedMapping, notReady, resolveFeeds } from './mapping.ts'
+import { forgetMarkers } from './markers.ts'
+import type { PostgresSinkSettings } from './options.ts'
+import { eventFields, type Planning, rejected } from './plan.ts'
+import { feedStatements } from './statements.ts'
+
+/** how often old delete markers are looked for, while events are applied (ms) */
+const FORGET_INTERVAL = 600_000
+
+export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps): Sink {
+  const { schema, unknownFields, markerRetention } = settings
+  const { sink: name, pipeline, log } = deps
+  const pool = openPool(settings, `millrace ${pipeline}/${name}`)
+  const bookkeeping = openBookkeeping(pool, schema, name, pipeline)
+  /** by target: the source it is fed by */
+  const sources = new Map<string, string>()
+  let forgetting: Promise<void> | null = null
+  let forgotAt = 0
+
+  /** The feeds as the replica's tables are now; the mapping that the sink was fed with must be the same. */
+  async function resolved(): Promise<readonly Feed[]> {
+    const feeds = resolveFeeds(settings, await readCatalog(pool, settings.tables.map(({ into }) => into)))
+    const kept = new Map((await bookkeeping.targets()).map((target) => [target.target, target]))
+    const fed = (await bookkeeping.checkpoints()).some(({ positions }) => positions.size > 0)
+    const changes: string[] = []
+    const targets = new Set(feeds.map(({ target }) => target))
+    for (const target of targets) {
+      const before = kept.get(target.name)
+      const now = keptMapping(target, feeds)
+      if (before === undefined) {
+        if (fed && kept.size > 0) changes.push(`${target.name} was not fed`)
+        else await bookkeeping.keepTarget(target.name, now)
+        continue
+      }
+      const changed = mappingChanges(target.name, before.mapping, now)
+      changes.push(...changed)
+      const merged = mergedMapping(before.mapping, now)
+      if (changed.length === 0 && JSON.stringify(merged) !== JSON.stringify(before.mapping)) await bookkeeping.keepTarget(target.name, merged)
+      if (before.source !== null) sources.set(target.name, before.source)
+    }
+    const names = new Set([...targets].map((target) => target.name))
+    for (const target of kept.keys()) if (!names.has(target)) changes.push(`${target} was fed`)
+    if (changes.length > 0) throw mappingChanged(name, changes)
+    return feeds
+  }
+
+  function planningOf(feeds: readonly Feed[], partition: TopicPartition): Planning {
+    const own = feedsOfTopic(feeds, partition.topic, deps.topicTemplate ?? DEFAULT_TOPIC)
+    if (own.length === 0) throw notReady(`no table of the sink ${name} is fed from the topic ${partition.topic}`)
+    const planned = own.map((feed) => ({ feed, statements: feedStatements(feed, schema) }))
+    planned.sort((a, b) => (a.feed.target.name < b.feed.target.name ? -1 : 1))
+    return {
+      sink: name,
+      partition,
+      feeds: planned,
+      unknownFields(feed, event, fields) {
+        if (unknownFields === 'halt')
+          throw rejected(partition, feed, event, `its payload has fields that nothing takes: ${fields.join(', ')}`)
+        for (const field of fields) feed.reader.passOver(field)
+        log.info({ aggregate: feed.from, type: event.type, fields }, 'payloads have fields that no table takes; they are passed over')
+      },
+    }
+  }
+
+  async function admit({ feeds, partition }: Planning, events: readonly Event[]): Promise<void> {
+    for (const { feed } of feeds)
+      for (const event of events) {
+        const target = feed.target.name
+        if (sources.get(target) === event.source || feed.operations.get(event.type) === 'ignore') continue
+        let source = sources.get(target)
+        if (source === undefined) sources.set(target, (source = await bookkeeping.sourceOf(target, event.source)))
+        if (source !== event.source) throw sourceRefused(partition, target, source, event)
+      }
+  }
+
+  function forgetOld(): void {
+    if (forgetting !== null || deps.now() - forgotAt < FORGET_INTERVAL) return
+    forgotAt = deps.now()
+    forgetting = forgetMarkers(pool, schema, name, markerRetention)
+      .then((count) => {
+        if (count > 0) log.info({ count }, 'old delete markers were forgotten')
+      })
+      .catch((error: unknown) => log.warn({ err: sinkError(error) }, 'old delete markers could not be forgotten; they are looked for again'))
+      .finally(() => {
+        forgetting = null
+      })
+  }
+
+  return {
+    traits: { name: 'postgres', effect: 'exactly-once', checkpoints: true },
+
+    check: () => checkSink(pool, settings, `sinks.${name}`),
+
+    async init() {
+      try {
+        for (const statement of bookkeepingSql(schema)) await pool.query(statement)
+      } catch (error) {
+        throw sinkError(error)
+      }
+    },
+
+    async claim(partition) {
+      try {
+        const planning = planningOf(await resolved(), partition)
+        const claim = await bookkeeping.claim(partition)
+        return openLane({ pool, bookkeeping, schema, planning, admit: (events) => admit(planning, events), applied: forgetOld }, claim)
+      } catch (error) {
+        throw sinkError(error)
+      }
+    },
+
+    async checkpoints() {
+      try {
+        return await bookkeeping.checkpoints()
+      } catch (error) {
+        throw sinkError(error)
+      }
+    },
+
+    async close() {
+      await forgetting
+      await pool.end()
+    },
+  }
+}
+
+function mappingChanged(sink: string, changes: readonly string[]): MillraceError {
+  return new MillraceError('MILLRACE_MAPPING_CHANGED', `the mapping of the sink ${sink} is not the one its rows were written by: ${changes.join('; ')}`, {
+    remedy: `put the mapping back, or bring the rows to the new one: millrace rebuild ${sink} (coming; until then a sink of a new name, into new tables)`,
+    fields: { sink },
+  })
+}
+
+function sourceRefused(partition: TopicPartition, target: string, source: string, event: Event): MillraceError {
+  return new MillraceError(
+    'MILLRACE_SOURCE_REFUSED',
+    `the event ${event.position} of ${partition.topic}/${partition.partition} comes from the source ${event.source}, and ${target} is fed by ${source}: their positions do not compare`,
+    {
+      remedy: `leave it out with sources: [${source}], or feed a table of its own from it`,
+      fields: { ...eventFields(partition, event), table: target },
+    },
+  )
+}

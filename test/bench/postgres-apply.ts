@@ -1,0 +1,108 @@
+import { performance } from 'node:perf_hooks'
+import { parseArgs } from 'node:util'
+import pg from 'pg'
+import postgresSink from '../../connectors/sinks/postgres.ts'
+import { startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
+import type { Log } from '../../src/core/connector.ts'
+import type { Event } from '../../src/core/event.ts'
+import type { Lane } from '../../src/core/sink.ts'
+import { batchOf, type EventStream, eventStream } from '../support/events.ts'
+import { processUsage } from './process-usage.ts'
+
+/**
+ * What `lane.apply` takes: rows a second of upserts of about 300 bytes into an indexed table, by lanes in parallel; and how
+ * long a batch of one event takes. `node test/bench/postgres-apply.ts [--rows N] [--batch N] [--lanes N] [--guard table]`
+ */
+const { values: args } = parseArgs({
+  options: {
+    rows: { type: 'string', default: '200000' },
+    batch: { type: 'string', default: '1000' },
+    lanes: { type: 'string', default: '1' },
+    guard: { type: 'string', default: 'column' },
+    operation: { type: 'string', default: 'upsert' },
+  },
+})
+const [rows, batch, lanes] = [Number(args.rows), Number(args.batch), Number(args.lanes)]
+
+const TABLE = `create table orders (id bigint primary key, customer text not null, total numeric not null, note text not null,
+  tags text[] not null, meta jsonb not null, placed_at timestamptz not null, _millrace_position text collate "C")`
+
+const silent: Log = { debug() {}, info() {}, warn() {}, error() {}, child: () => silent }
+
+function order(id: number, of: number): string {
+  const note = 'n'.repeat(60)
+  return `{"id":${id},"customer":"customer ${id}","total":${id % 1000}.50,"note":"${note}","tags":["a","b"],"meta":{"of":${of},"source":"${'m'.repeat(60)}"},"placedAt":"2026-11-21T10:00:00.123456Z"}`
+}
+
+/** every lane owns its keys, and writes each of them twice: an insert, then an update */
+function* batches(stream: EventStream, lane: number): Generator<readonly Event[]> {
+  const own = Math.floor(rows / lanes)
+  const type = args.operation === 'merge' ? 'Merged' : 'Placed'
+  for (let made = 0; made < own; made += batch)
+    yield Array.from({ length: Math.min(batch, own - made) }, (_, index) => {
+      const id = (((made + index) * 7_919) % Math.ceil(own / 2)) * lanes + lane
+      return stream.next({ type, key: String(id), payload: order(id, made) })
+    })
+}
+
+async function applyAll(lane: Lane, made: readonly (readonly Event[])[], after: bigint): Promise<void> {
+  let offset = after
+  for (const events of made) {
+    offset += BigInt(events.length)
+    await lane.apply(batchOf(events, offset))
+  }
+}
+
+const server = await startPostgresServer()
+try {
+  const client = new pg.Client({ connectionString: server.url() })
+  await client.connect()
+  await client.query(TABLE)
+  const options = {
+    url: server.url(),
+    tables: [{ from: 'order', into: 'orders', key: 'id', naming: 'snake_case', guard: args.guard, on: { Placed: 'upsert', Merged: 'merge' } }],
+  }
+  const parsed = await postgresSink.options['~standard'].validate(options)
+  if (parsed.issues) throw new Error(JSON.stringify(parsed.issues))
+  const sink = await postgresSink.open(parsed.value, { log: silent, pipeline: 'bench', sink: 'replica', now: Date.now })
+  await sink.init()
+
+  const work = await Promise.all(
+    Array.from({ length: lanes }, async (_, partition) => {
+      const stream = eventStream({ source: 'bench' })
+      return { lane: await sink.claim({ topic: 'outbox.event.order', partition }), stream, made: [...batches(stream, partition)] }
+    }),
+  )
+  const bytes = work[0]?.made[0]?.[0]?.value?.length ?? 0
+  const cpu = processUsage(process.pid).cpuSeconds
+  const backendCpu = async (): Promise<number> => {
+    const { rows: backends } = await client.query("select pid from pg_stat_activity where application_name like 'millrace %'")
+    return backends.reduce((sum: number, { pid }: { pid: number }) => sum + processUsage(pid).cpuSeconds, 0)
+  }
+  const serverCpu = await backendCpu()
+  const began = performance.now()
+  await Promise.all(work.map(({ lane, made }) => applyAll(lane, made, 0n)))
+  const seconds = (performance.now() - began) / 1_000
+  const used = processUsage(process.pid)
+  const serverUsed = (await backendCpu()) - serverCpu
+  const perMillion = (spent: number): string => ((spent / rows) * 1e6).toFixed(1)
+  console.log(
+    `${args.operation}, guard ${args.guard}, ${lanes} lanes, batches of ${batch}, ${bytes} B: ${Math.round(rows / seconds)} rows/s, ` +
+      `CPU-s per million: ${perMillion(used.cpuSeconds - cpu)} here, ${perMillion(serverUsed)} in Postgres; peak RSS ${Math.round(used.peakRssBytes / 1_048_576)} MB`,
+  )
+
+  const { lane, stream } = work[0] as (typeof work)[number]
+  const times: number[] = []
+  for (let n = 0; n < 1_000; n++) {
+    const event = stream.next({ type: 'Placed', key: String(n), payload: order(n, n) })
+    const start = performance.now()
+    await lane.apply(batchOf([event], BigInt(rows + n)))
+    times.push(performance.now() - start)
+  }
+  times.sort((a, b) => a - b)
+  console.log(`one event a batch: p50 ${times[500]?.toFixed(2)} ms, p99 ${times[990]?.toFixed(2)} ms`)
+  await sink.close()
+  await client.end()
+} finally {
+  await server.remove()
+}

@@ -1,0 +1,19 @@
+import { createDatabase } from '../support/database.ts'
+import { ORDERS, openSink, topic } from './postgres-fixture.ts'
+import { sinkContract } from './sink-contract.ts'
+
+for (const guard of ['column', 'table'] as const)
+  sinkContract(`postgres, guard: ${guard}`, async () => {
+    const database = await createDatabase()
+    await database.query(guard === 'column' ? ORDERS : ORDERS.replace(', _millrace_position text collate "C"', ''))
+    return {
+      open: () =>
+        openSink({ url: database.url, tables: [{ from: 'order', into: 'orders', key: 'id', guard, on: { Changed: 'upsert', Erased: 'delete' } }] }),
+      topic,
+      types: { write: 'Changed', remove: 'Erased' },
+      payload: (id, note) => ({ id, total: 1, note }),
+      unfit: (id) => ({ id, total: 'much', note: '' }),
+      rows: async () => new Map((await database.query('select id, note from orders')).rows.map(({ id, note }) => [id, note])),
+      remove: () => database.drop(),
+    }
+  })
