@@ -53,7 +53,8 @@ function unsayable(value: unknown, key: string, depth: number): Unsayable | null
     return null
   }
   const kind = LOSSY.find((lossy) => value instanceof lossy)
-  if (kind !== undefined || ArrayBuffer.isView(value)) return at(`is a ${value.constructor.name}, whose contents JSON would not have`)
+  if (kind !== undefined || ArrayBuffer.isView(value))
+    return at(`is a ${value.constructor.name}, whose contents JSON would not have`)
   for (const [name, property] of Object.entries(value)) {
     if (property === undefined) continue
     const problem = textProblem(name)

@@ -1,5 +1,6 @@
 import type { ValidationIssue, ValidationResult } from '../core/connector.ts'
 import { MillraceError } from '../core/errors.ts'
+import { propertyPath } from './json-text.ts'
 import {
   type AggregateId,
   type AggregateTypes,
@@ -11,7 +12,6 @@ import {
   type Payload,
   type TombstoneOf,
 } from './registry.ts'
-import { propertyPath } from './json-text.ts'
 import { invalid, parsePayloadText, payloadJson, toRow } from './row.ts'
 import { insertMany, insertOne, type OutboxRow, type Statement } from './statement.ts'
 import { execute, type OutboxTransaction, requireTransaction } from './transaction.ts'

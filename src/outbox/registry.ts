@@ -46,7 +46,8 @@ type AnySchema = StandardSchema<unknown, unknown>
 type SchemaTypes<Schema extends AnySchema> = NonNullable<Schema['~standard']['types']>
 type Schemas<Types extends EventTypes> = Extract<Types[keyof Types], AnySchema>
 /** a payload as its schemas give it out */
-export type PayloadOf<Types extends EventTypes> = Schemas<Types> extends infer Schema extends AnySchema ? SchemaTypes<Schema>['output'] : never
+export type PayloadOf<Types extends EventTypes> =
+  Schemas<Types> extends infer Schema extends AnySchema ? SchemaTypes<Schema>['output'] : never
 
 /** Stands where a schema would: events of this type have no payload and say that their key is gone. */
 export interface Tombstone {
@@ -75,7 +76,9 @@ export type Payload<Value> =
 export type EventOf<Registry extends AggregateTypes> = {
   [A in keyof Registry]: {
     [T in keyof Registry[A]]: Registry[A][T] extends AnySchema
-      ? EventOptions & { readonly type: T; readonly aggregateId?: AggregateId | undefined } & Payload<SchemaTypes<Registry[A][T]>['input']>
+      ? EventOptions & { readonly type: T; readonly aggregateId?: AggregateId | undefined } & Payload<
+            SchemaTypes<Registry[A][T]>['input']
+          >
       : never
   }[keyof Registry[A]]
 }[keyof Registry]
@@ -100,21 +103,30 @@ export const AGGREGATE_TYPE = /^[A-Za-z0-9._-]{1,120}$/
  *
  * @throws MILLRACE_USAGE for an aggregate that could not be a topic, and for a type that two aggregates claim
  */
-export function defineEvents<const Registry extends AggregateTypes>(aggregates: {
-  readonly [A in keyof Registry]: Aggregate<Registry[A]>
-}): Events<Registry> {
+export function defineEvents<const Registry extends AggregateTypes>(
+  aggregates: {
+    readonly [A in keyof Registry]: Aggregate<Registry[A]>
+  },
+): Events<Registry> {
   const types = new Map<string, EventDefinition>()
   // what `id` takes has passed the schema of its type
   const entries = Object.entries(aggregates as unknown as Readonly<Record<string, Erased>>)
   for (const [aggregateType, aggregate] of entries) {
     if (!AGGREGATE_TYPE.test(aggregateType))
-      throw new MillraceError('MILLRACE_USAGE', `the aggregate type ${JSON.stringify(aggregateType)} does not match ${AGGREGATE_TYPE.source}`)
+      throw new MillraceError(
+        'MILLRACE_USAGE',
+        `the aggregate type ${JSON.stringify(aggregateType)} does not match ${AGGREGATE_TYPE.source}`,
+      )
     for (const [type, schema] of Object.entries(aggregate.types)) {
       const other = types.get(type)
       if (other !== undefined)
-        throw new MillraceError('MILLRACE_USAGE', `the type ${type} belongs to the aggregates ${other.aggregateType} and ${aggregateType}`, {
-          remedy: 'give each type of event a name of its own: events are emitted by it',
-        })
+        throw new MillraceError(
+          'MILLRACE_USAGE',
+          `the type ${type} belongs to the aggregates ${other.aggregateType} and ${aggregateType}`,
+          {
+            remedy: 'give each type of event a name of its own: events are emitted by it',
+          },
+        )
       types.set(type, { aggregateType, schema, id: aggregate.id })
     }
   }

@@ -1,7 +1,7 @@
 import { MillraceError } from '../core/errors.ts'
 import { isReservedHeader } from '../core/record.ts'
-import { AGGREGATE_TYPE, type AggregateId, type EventOptions } from './registry.ts'
 import { jsonText, propertyPath, textProblem } from './json-text.ts'
+import { AGGREGATE_TYPE, type AggregateId, type EventOptions } from './registry.ts'
 import type { OutboxRow } from './statement.ts'
 import { newId } from './uuid.ts'
 
@@ -73,7 +73,8 @@ const encoder = new TextEncoder()
 const MAX_BYTES = 512
 
 function sizedText(value: unknown, name: string, type: string): string {
-  if (typeof value !== 'string') throw invalid(type, `.${name}`, `must be a ${name === 'type' ? 'string' : 'string, a bigint or a safe integer'}`)
+  if (typeof value !== 'string')
+    throw invalid(type, `.${name}`, `must be a ${name === 'type' ? 'string' : 'string, a bigint or a safe integer'}`)
   const problem = textProblem(value)
   if (problem !== null) throw invalid(type, `.${name}`, problem)
   const bytes = value.length * 3 <= MAX_BYTES ? value.length : encoder.encode(value).length

@@ -54,7 +54,7 @@ export function execute(tx: OutboxTransaction, statement: Statement): PromiseLik
   if ('executeSql' in tx) return tx.executeSql(statement.text, statement.values)
   if ('executeQuery' in tx) return tx.executeQuery(rawQuery(statement))
   const send = (): PromiseLike<unknown> => tx.query(statement.text, statement.values)
-  return statusOf(tx) === null ? probe(tx).then(send) : send()
+  return statusOf(tx) === null ? send() : send()
 }
 
 function whyNot(tx: unknown): string | null {
@@ -64,7 +64,8 @@ function whyNot(tx: unknown): string | null {
   if (typeof given['executeSql'] === 'function') return null
   if (typeof given['executeQuery'] === 'function' && typeof given['isTransaction'] === 'boolean')
     return given['isTransaction'] ? null : 'this Kysely is not a transaction'
-  if (typeof given['query'] !== 'function') return 'this is no transaction of Kysely, no pg client, and has no executeSql(text, values)'
+  if (typeof given['query'] !== 'function')
+    return 'this is no transaction of Kysely, no pg client, and has no executeSql(text, values)'
   if (typeof given['totalCount'] === 'number') return 'a pool runs each statement in a transaction of its own'
   return statusOf(tx as PgTransaction) === 'I' ? NONE_OPEN : null
 }
@@ -90,7 +91,8 @@ async function probe(client: PgTransaction): Promise<void> {
 function notATransaction(reason: string, cause?: unknown): MillraceError {
   return new MillraceError('MILLRACE_NOT_A_TRANSACTION', `the event would not commit with the data it tells of: ${reason}`, {
     cause,
-    remedy: 'pass the transaction: Kysely\'s db.transaction().execute(async (tx) => …), or a pg client after await client.query("begin")',
+    remedy:
+      'pass the transaction: Kysely\'s db.transaction().execute(async (tx) => …), or a pg client after await client.query("begin")',
   })
 }
 

@@ -73,7 +73,8 @@ export async function startHousekeeping(options: HousekeepingOptions & { readonl
     try {
       const { deleted, outcome } = await sweep({ ...options, full, signal })
       if (outcome === 'done' && full && !signal.aborted) fullPassAt = startedAt
-      if (deleted > 0) log.debug({ deleted, outcome, full, ms: now() - startedAt }, 'relayed rows past their retention were deleted')
+      if (deleted > 0)
+        log.debug({ deleted, outcome, full, ms: now() - startedAt }, 'relayed rows past their retention were deleted')
       if (outcome === 'unconfirmed') log.warn({ deleted }, 'expired rows stay in the outbox: the relay has not confirmed them')
       failures = 0
     } catch (error) {
@@ -94,7 +95,10 @@ export async function sweep(
   client.on('error', () => {})
   try {
     await client.query(SESSION)
-    const { rows } = await client.query("select pg_try_advisory_lock(hashtextextended('millrace.housekeeping.' || $1, 0)) as mine", [options.slot])
+    const { rows } = await client.query(
+      "select pg_try_advisory_lock(hashtextextended('millrace.housekeeping.' || $1, 0)) as mine",
+      [options.slot],
+    )
     if (!rows[0].mine) return { deleted: 0, outcome: 'busy' }
     return await pass(client, options)
   } finally {
@@ -146,9 +150,13 @@ async function describe(client: pg.Client, { table, columns }: Pick<Housekeeping
     [name, id],
   )
   if (rows[0] === undefined)
-    throw new MillraceError('MILLRACE_SCHEMA_OUTDATED', `the outbox ${table.schema}.${table.name} with its column ${id} does not exist`, {
-      remedy: 'apply the migrations, or correct source.outbox',
-    })
+    throw new MillraceError(
+      'MILLRACE_SCHEMA_OUTDATED',
+      `the outbox ${table.schema}.${table.name} with its column ${id} does not exist`,
+      {
+        remedy: 'apply the migrations, or correct source.outbox',
+      },
+    )
   return { table: name, id: quoted(id), createdAt: quoted(createdAt), type: rows[0].type }
 }
 
@@ -168,7 +176,7 @@ interface Look {
 async function lookAt(client: pg.Client, outbox: Outbox, after: string | null, retentionMs: number): Promise<Look> {
   const { table, id, createdAt, type } = outbox
   const { rows } = await client.query(
-    `with horizon as materialized (select '0/0'::pg_lsn as wal),
+    `with horizon as materialized (select pg_current_wal_insert_lsn() as wal),
      seen as materialized (
        select ${id} as id, ${createdAt} < clock_timestamp() - $2::float8 * interval '1 ms' as expired
        from ${table} where (select wal from horizon) is not null ${after === null ? '' : `and ${id} > $3::text::${type}`}
@@ -194,7 +202,12 @@ const CONFIRMED =
 async function confirmed(
   client: pg.Client,
   wal: string,
-  { slot, now, signal, confirmWithinMs = 30_000 }: Pick<Parameters<typeof sweep>[0], 'slot' | 'now' | 'signal' | 'confirmWithinMs'>,
+  {
+    slot,
+    now,
+    signal,
+    confirmWithinMs = 30_000,
+  }: Pick<Parameters<typeof sweep>[0], 'slot' | 'now' | 'signal' | 'confirmWithinMs'>,
 ): Promise<boolean> {
   const deadline = now() + confirmWithinMs
   for (;;) {
@@ -206,7 +219,13 @@ async function confirmed(
 }
 
 /** How many it deleted; null when the slot no longer says that it may. The condition is asked in the statement itself. */
-async function remove(client: pg.Client, outbox: Outbox, ids: readonly string[], slot: string, wal: string): Promise<number | null> {
+async function remove(
+  client: pg.Client,
+  outbox: Outbox,
+  ids: readonly string[],
+  slot: string,
+  wal: string,
+): Promise<number | null> {
   const { table, id, type } = outbox
   const { rows } = await client.query(
     `with may as materialized (select ${CONFIRMED} as may),

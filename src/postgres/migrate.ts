@@ -74,7 +74,8 @@ export async function migrate(client: Client, options: MigrationOptions = {}): P
     await client.query("select pg_advisory_xact_lock(hashtextextended('millrace.migrate', 0))")
     const pending = await pendingMigrations(client)
     for (const { sql } of pending) await client.query(sql)
-    if (maxEventBytes !== undefined && (await eventLimit(client)) !== maxEventBytes) await client.query(eventLimitSql(maxEventBytes))
+    if (maxEventBytes !== undefined && (await eventLimit(client)) !== maxEventBytes)
+      await client.query(eventLimitSql(maxEventBytes))
     await client.query('commit')
     return pending
   } catch (error) {

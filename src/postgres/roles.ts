@@ -21,6 +21,8 @@ export interface RoleSqlOptions {
   readonly publication?: string | undefined
   /** default: `millrace.outbox` */
   readonly outbox?: TableName | undefined
+  /** `sink`: where its bookkeeping is; default: `millrace` */
+  readonly schema?: string | undefined
   /** `sink`: the tables that it applies to */
   readonly tables?: readonly TableName[] | undefined
 }
@@ -44,7 +46,10 @@ export function roleSql(kind: DatabaseRole, options: RoleSqlOptions): string {
   return `begin;\n\n${statements.join('\n')}\n\ncommit;\n`
 }
 
-function ownerStatements({ name, publication = `millrace_${name}`, statements }: RoleSqlOptions, table: TableName): readonly string[] {
+function ownerStatements(
+  { name, publication = `millrace_${name}`, statements }: RoleSqlOptions,
+  table: TableName,
+): readonly string[] {
   return [
     ...own(statements),
     '-- committed before the slot is made, which "millrace init" does: rows from before a publication are not relayed',
@@ -76,14 +81,15 @@ function writerStatements(role: string): readonly string[] {
   ]
 }
 
-function sinkStatements(role: string, { statements, tables = [] }: RoleSqlOptions): readonly string[] {
+function sinkStatements(role: string, { statements, schema = 'millrace', tables = [] }: RoleSqlOptions): readonly string[] {
   const to = identifier(role)
-  const schemas = [...new Set(tables.map(({ schema }) => schema))].filter((schema) => schema !== 'millrace')
+  const written = [{ schema, name: 'checkpoint' }, { schema, name: 'deleted' }, ...tables]
+  const schemas = [...new Set(written.map((each) => each.schema))]
   return [
     ...own(statements),
     createRole(role, 'login'),
-    `grant usage on schema ${['millrace', ...schemas].map(identifier).join(', ')} to ${to};`,
-    `grant select, insert, update, delete on table ${['millrace.checkpoint', 'millrace.deleted', ...tables.map(table)].join(', ')} to ${to};`,
+    `grant usage on schema ${schemas.map(identifier).join(', ')} to ${to};`,
+    `grant select, insert, update, delete on table ${written.map(table).join(', ')} to ${to};`,
   ]
 }
 

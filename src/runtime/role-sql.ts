@@ -30,7 +30,7 @@ async function sinkSql(config: ParsedConfig, around: Surroundings): Promise<stri
       .map((statement) => `${statement};`)
       .join('\n')
     scripts.push(
-      `-- sink ${name}\n${roleSql('sink', { name: config.name, statements, tables: [...bookkeeping, ...tables.map(({ into }) => into)] })}`,
+      `-- sink ${name}\n${roleSql('sink', { name: config.name, statements, schema, tables: [...bookkeeping, ...tables.map(({ into }) => into)] })}`,
     )
   }
   if (scripts.length > 0) return scripts.join('\n')

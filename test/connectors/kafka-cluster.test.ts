@@ -73,15 +73,26 @@ requires('own-kafka')('a Kafka of three brokers', () => {
     await publisher.publish([{ topic, partition: 0, records: recordsOf(5, 'before ') }])
     const member = await join(queue, [topic], uniqueName('group'))
     const [assignment] = await member.holding(1)
-    const following = take(assignment, 0n, 10)
+    const found: string[] = []
+    void (async () => {
+      for await (const batch of assignment.read(0n)) found.push(...keysOf(batch))
+    })()
     const to = (await leaderOf(topic)) === 1 ? 2 : 1
     await admin.alterPartitionReassignments({ topics: [{ topic, partitionAssignment: [{ partition: 0, replicas: [to] }] }] })
+    const acknowledged = keysOf(recordsOf(5, 'before '))
+    const publishing = async (): Promise<void> => {
+      for (let n = 0; ; n++) {
+        await publisher.publish([{ topic, partition: 0, records: recordsOf(5, `${n}/`) }])
+        acknowledged.push(...keysOf(recordsOf(5, `${n}/`)))
+      }
+    }
+    // the old leader says so as soon as it knows
+    await expect(publishing()).rejects.toMatchObject({ code: 'MILLRACE_PUBLISH_UNKNOWN' })
     await eventually(async () => (await leaderOf(topic)) === to, { within: 20_000, what: 'the partition has moved' })
-    await expect(publisher.publish([{ topic, partition: 0, records: recordsOf(5, 'astray ') }])).rejects.toMatchObject({
-      code: 'MILLRACE_PUBLISH_UNKNOWN',
-    })
     await publish(queue, topic, recordsOf(5, 'after '))
-    expect(keysOf(await following)).toEqual([...keysOf(recordsOf(5, 'before ')), ...keysOf(recordsOf(5, 'after '))])
+    acknowledged.push(...keysOf(recordsOf(5, 'after ')))
+    await eventually(() => found.at(-1) === 'after 4', { within: 20_000, what: 'the follower is at the end' })
+    expect(found).toEqual(acknowledged)
     expect(assignment.signal.aborted).toBe(false)
   })
 

@@ -50,6 +50,16 @@ requires('own-kafka')('publishing to a Kafka that fails', () => {
     expect(keysOf(await readAll(queue, topic))).toEqual([...keysOf(recordsOf(3, 'before ')), ...keysOf(recordsOf(5, 'held '))])
   })
 
+  test('an answer that breaks off leaves the outcome unknown, although the broker could be asked again', async () => {
+    const cut = proxy.cutAfter(5, 'to-client')
+    await expect(publish(recordsOf(5, 'broken off '))).rejects.toMatchObject({ code: 'MILLRACE_PUBLISH_UNKNOWN' })
+    await cut
+    expect(keysOf(await readAll(queue, topic))).toEqual([
+      ...keysOf(recordsOf(3, 'before ')),
+      ...keysOf(recordsOf(5, 'broken off ')),
+    ])
+  })
+
   test('a connection that is cut before the request has arrived leaves the outcome unknown, and the next publisher goes on', async () => {
     const cut = proxy.cutAfter(200_000, 'to-server')
     await expect(publish(recordsOf(50, 'cut ', 10_000))).rejects.toMatchObject({ code: 'MILLRACE_PUBLISH_UNKNOWN' })

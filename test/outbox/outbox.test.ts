@@ -68,7 +68,13 @@ async function inTransaction<Result>(work: (client: pg.PoolClient) => Promise<Re
 const order = { type: 'OrderPlaced', payload: { id: 42, total: '10.00' } } as const
 /** an event that is refused before it comes to the database */
 const refuse = (event: object): Promise<unknown> =>
-  free.emit({ executeSql: () => Promise.reject(new Error('was sent')) }, { aggregateType: 'order', aggregateId: '1', type: 'X', payload: {}, ...event } as never)
+  free.emit({ executeSql: () => Promise.reject(new Error('was sent')) }, {
+    aggregateType: 'order',
+    aggregateId: '1',
+    type: 'X',
+    payload: {},
+    ...event,
+  } as never)
 
 describe('an event', () => {
   test('commits and rolls back with the transaction of Kysely', async () => {
@@ -80,7 +86,14 @@ describe('an event', () => {
       }),
     ).rejects.toThrow('changed my mind')
     expect(await rows()).toMatchObject([
-      { id, aggregate_type: 'order', aggregate_id: '42', type: 'OrderPlaced', payload: '{"id":42,"total":"10.00","items":[]}', version: 1 },
+      {
+        id,
+        aggregate_type: 'order',
+        aggregate_id: '42',
+        type: 'OrderPlaced',
+        payload: '{"id":42,"total":"10.00","items":[]}',
+        version: 1,
+      },
     ])
   })
 
@@ -118,7 +131,9 @@ describe('an event', () => {
   test('goes through any function that runs a statement', async () => {
     const sent: { text: string; values: unknown[] }[] = []
     const { id } = await outbox.emit({ executeSql: async (text, values) => sent.push({ text, values }) }, order)
-    expect(sent).toMatchObject([{ values: [id, 'order', '42', 'OrderPlaced', '{"id":42,"total":"10.00","items":[]}', null, null, 1] }])
+    expect(sent).toMatchObject([
+      { values: [id, 'order', '42', 'OrderPlaced', '{"id":42,"total":"10.00","items":[]}', null, null, 1] },
+    ])
     expect(sent[0]?.text).toBe(outbox.statement(order).text)
     await inTransaction(async (client) => client.query(sent[0] as never))
   })
@@ -155,7 +170,11 @@ describe('an event', () => {
       await outbox.tombstone(tx, { type: 'OrderErased', aggregateId: 42 })
       await free.tombstone(tx, { aggregateType: 'order', aggregateId: '1', type: 'X', headers: { a: 'b' } })
     })
-    expect((await rows()).map(({ payload, aggregate_id }) => [aggregate_id, payload])).toEqual([['1', 'null'], ['42', null], ['1', null]])
+    expect((await rows()).map(({ payload, aggregate_id }) => [aggregate_id, payload])).toEqual([
+      ['1', 'null'],
+      ['42', null],
+      ['1', null],
+    ])
   })
 })
 
@@ -165,26 +184,41 @@ describe('many events', () => {
     await client.query('begin')
     const { ids } = await free.emitAll(
       client,
-      Array.from({ length: 9_000 }, (_, n) => ({ aggregateType: 'order', aggregateId: n, type: 'X', payload: { n, text: 'a "quoted" \\ näin' } })),
+      Array.from({ length: 9_000 }, (_, n) => ({
+        aggregateType: 'order',
+        aggregateId: n,
+        type: 'X',
+        payload: { n, text: 'a "quoted" \\ näin' },
+      })),
     )
     await client.query('commit')
     client.release()
     const found = await rows()
     expect(found.map(({ id }) => id)).toEqual(ids)
     expect(ids).toEqual([...ids].sort())
-    expect(found[8_999]).toMatchObject({ aggregate_id: '8999', payload: '{"n":8999,"text":"a \\"quoted\\" \\\\ näin"}', headers: null })
-    expect((await database.query('select count(distinct xmin::text || cmin::text)::int as statements from millrace.outbox')).rows).toEqual([{ statements: 1 }])
+    expect(found[8_999]).toMatchObject({
+      aggregate_id: '8999',
+      payload: '{"n":8999,"text":"a \\"quoted\\" \\\\ näin"}',
+      headers: null,
+    })
+    expect(
+      (await database.query('select count(distinct xmin::text || cmin::text)::int as statements from millrace.outbox')).rows,
+    ).toEqual([{ statements: 1 }])
   })
 
   test('of which one is refused send nothing', async () => {
     const sent: string[] = []
     const tx = { executeSql: async (text: string) => sent.push(text) }
-    await expect(outbox.emitAll(tx, [order, { type: 'OrderPaid', payload: { id: 1 } as never }])).rejects.toThrow('payload.paidAt')
+    await expect(outbox.emitAll(tx, [order, { type: 'OrderPaid', payload: { id: 1 } as never }])).rejects.toThrow(
+      'payload.paidAt',
+    )
     expect([await outbox.emitAll(tx, []), sent]).toEqual([{ ids: [] }, []])
   })
 
   test('cannot smuggle a row in as payload text', async () => {
-    await expect(refuse({ payload: undefined, payloadText: '1},{"id":"x"' })).rejects.toMatchObject({ code: 'MILLRACE_EVENT_INVALID' })
+    await expect(refuse({ payload: undefined, payloadText: '1},{"id":"x"' })).rejects.toMatchObject({
+      code: 'MILLRACE_EVENT_INVALID',
+    })
   })
 })
 
@@ -273,7 +307,9 @@ describe('a registry', () => {
   })
 
   test('validates a payload text and writes it as it stands', async () => {
-    await db.transaction().execute((tx) => outbox.emit(tx, { type: 'OrderPlaced', payloadText: '{"total":"1", "id":42, "more":1.10}' }))
+    await db
+      .transaction()
+      .execute((tx) => outbox.emit(tx, { type: 'OrderPlaced', payloadText: '{"total":"1", "id":42, "more":1.10}' }))
     expect(await rows()).toMatchObject([{ aggregate_id: '42', payload: '{"total":"1", "id":42, "more":1.10}' }])
     await expect(outbox.emit(nowhere, { type: 'OrderPlaced', payloadText: '{"id":"x"}' })).rejects.toThrow('payload.id')
   })
@@ -341,7 +377,9 @@ describe('an event that could never be relayed is refused with its path', () => 
 
 test('an event over the size limit is refused by the database, by the name of the rule', async () => {
   await expect(
-    db.transaction().execute((tx) => free.emit(tx, { aggregateType: 'a', aggregateId: '1', type: 'X', payload: 'x'.repeat(1_000_000) })),
+    db
+      .transaction()
+      .execute((tx) => free.emit(tx, { aggregateType: 'a', aggregateId: '1', type: 'X', payload: 'x'.repeat(1_000_000) })),
   ).rejects.toMatchObject({ constraint: 'outbox_event_size' })
   expect((await sql`select 1 from millrace.outbox`.execute(db)).rows).toEqual([])
 })

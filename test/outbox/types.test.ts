@@ -12,8 +12,8 @@ import {
   type PgTransaction,
   type RawQuery,
   type SqlExecutor,
-  tombstone,
   type TombstoneOf,
+  tombstone,
 } from '../../src/outbox/index.ts'
 
 // what is proved here is proved by the compiler: `tsc --noEmit` fails where a line does not hold
@@ -50,7 +50,10 @@ const shop = defineEvents({
     },
     types: { OrderPlaced: placed, OrderPaid: paid, OrderErased: tombstone },
   },
-  customer: { id: (customer) => customer.email, types: { CustomerMoved: z.object({ email: z.string() }), CustomerErased: tombstone } },
+  customer: {
+    id: (customer) => customer.email,
+    types: { CustomerMoved: z.object({ email: z.string() }), CustomerErased: tombstone },
+  },
 })
 type Registry = typeof shop extends { readonly registry?: infer R } ? NonNullable<R> : never
 

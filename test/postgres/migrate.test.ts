@@ -1,8 +1,15 @@
 import pg from 'pg'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { eventLimit, migrate, migrationSql, pendingMigrations, readMigrations, schemaVersion } from '../../src/postgres/migrate.ts'
-import { eachPostgres, type TestDatabase, withClient } from './each-postgres.ts'
+import {
+  eventLimit,
+  migrate,
+  migrationSql,
+  pendingMigrations,
+  readMigrations,
+  schemaVersion,
+} from '../../src/postgres/migrate.ts'
 import { describeSchema } from './describe-schema.ts'
+import { eachPostgres, type TestDatabase, withClient } from './each-postgres.ts'
 
 eachPostgres('the schema', (create, version) => {
   let database: TestDatabase
@@ -16,7 +23,8 @@ eachPostgres('the schema', (create, version) => {
     await client.end()
     await database.drop()
   })
-  const one = async (text: string, values?: unknown[]): Promise<unknown> => Object.values((await client.query(text, values)).rows[0])[0]
+  const one = async (text: string, values?: unknown[]): Promise<unknown> =>
+    Object.values((await client.query(text, values)).rows[0])[0]
 
   describe('migrations', () => {
     test('make the schema that is committed as golden', async () => {
@@ -65,7 +73,10 @@ eachPostgres('the schema', (create, version) => {
     await migrate(client)
     expect(await eventLimit(client)).toBe(1_000_000)
     const emit = (bytes: number) =>
-      client.query("select millrace.emit('order', '1', 'Placed', to_json(repeat('x', $1 - 2)), headers => $2::json)", [bytes - 12, '{"name":"v"}'])
+      client.query("select millrace.emit('order', '1', 'Placed', to_json(repeat('x', $1 - 2)), headers => $2::json)", [
+        bytes - 12,
+        '{"name":"v"}',
+      ])
     await emit(2_048)
     await migrate(client, { maxEventBytes: 1_024 })
     await emit(1_024)
@@ -87,7 +98,12 @@ eachPostgres('the schema', (create, version) => {
     }
 
     test.each([
-      ['outbox_aggregate_type', 'aggregate_type', ['', 'a b', 'ä', 'a/b', 'x'.repeat(121), 'a\n'], ['a', 'A.b_c-9', 'x'.repeat(120)]],
+      [
+        'outbox_aggregate_type',
+        'aggregate_type',
+        ['', 'a b', 'ä', 'a/b', 'x'.repeat(121), 'a\n'],
+        ['a', 'A.b_c-9', 'x'.repeat(120)],
+      ],
       ['outbox_aggregate_id', 'aggregate_id', ['', 'x'.repeat(513), 'ä'.repeat(257)], ['x', 'ä'.repeat(256), ' ']],
       ['outbox_type', 'type', ['', 'x'.repeat(513)], ['x', 'Something happened, ä']],
       ['outbox_ordering_key', 'ordering_key', ['', 'x'.repeat(513)], [null, 'x']],
@@ -95,13 +111,36 @@ eachPostgres('the schema', (create, version) => {
       [
         'outbox_headers',
         'headers',
-        ['[]', '"text"', 'null', '1', '{"a":1}', '{"a":{}}', '{"a":null}', '{"":"x"}', '{"id":"x"}', '{"ok":"x","type":"x"}', '{"schema-version":"1"}', '{"millrace-":"x"}', '{"millrace-source":"x"}'],
+        [
+          '[]',
+          '"text"',
+          'null',
+          '1',
+          '{"a":1}',
+          '{"a":{}}',
+          '{"a":null}',
+          '{"":"x"}',
+          '{"id":"x"}',
+          '{"ok":"x","type":"x"}',
+          '{"schema-version":"1"}',
+          '{"millrace-":"x"}',
+          '{"millrace-source":"x"}',
+        ],
         [null, '{}', '{"traceparent":"00-a-b-01","Id":"x","types":"x","x-millrace-source":"x"}'],
       ],
-      ['outbox_event_size', 'payload', [JSON.stringify('x'.repeat(999_999))], [JSON.stringify('x'.repeat(999_998)), null, 'null']],
+      [
+        'outbox_event_size',
+        'payload',
+        [JSON.stringify('x'.repeat(999_999))],
+        [JSON.stringify('x'.repeat(999_998)), null, 'null'],
+      ],
     ])('%s refuses at the writer what could never be relayed', async (constraint, column, refused, taken) => {
       for (const value of refused)
-        await expect(insert({ [column]: value }), JSON.stringify(value).slice(0, 40)).rejects.toMatchObject({ code: '23514', table: 'outbox', constraint })
+        await expect(insert({ [column]: value }), JSON.stringify(value).slice(0, 40)).rejects.toMatchObject({
+          code: '23514',
+          table: 'outbox',
+          constraint,
+        })
       for (const value of taken) await insert({ [column]: value })
     })
 
@@ -112,7 +151,11 @@ eachPostgres('the schema', (create, version) => {
     })
 
     test('its ids are of version 7 and sort by time', async () => {
-      const ids = (await client.query('select millrace.new_id()::text as id, extract(epoch from clock_timestamp()) * 1000 as ms, pg_sleep(0.002) from generate_series(1, 20)')).rows
+      const ids = (
+        await client.query(
+          'select millrace.new_id()::text as id, extract(epoch from clock_timestamp()) * 1000 as ms, pg_sleep(0.002) from generate_series(1, 20)',
+        )
+      ).rows
       expect(ids.map(({ id }) => id)).toEqual(ids.map(({ id }) => id).sort())
       for (const { id, ms } of ids) {
         expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/)
@@ -126,19 +169,35 @@ eachPostgres('the schema', (create, version) => {
       )
       const { rows } = await client.query('select *, payload::text as payload from millrace.outbox where id = $1', [id])
       expect(rows).toMatchObject([
-        { aggregate_type: 'order', aggregate_id: '42', type: 'OrderPlaced', payload: '{"total": 10.00,  "n":9007199254740993}', headers: null, ordering_key: null, version: 1 },
+        {
+          aggregate_type: 'order',
+          aggregate_id: '42',
+          type: 'OrderPlaced',
+          payload: '{"total": 10.00,  "n":9007199254740993}',
+          headers: null,
+          ordering_key: null,
+          version: 1,
+        },
       ])
       const own = '018f4e7e-0000-7000-8000-000000000001'
       expect(await one(`select millrace.emit('order', '42', 'X', 'null', '{"a":"b"}', 'key', 3, $1)`, [own])).toBe(own)
-      expect((await client.query('select payload::text, headers, ordering_key, version from millrace.outbox where id = $1', [own])).rows).toEqual([
-        { payload: 'null', headers: { a: 'b' }, ordering_key: 'key', version: 3 },
-      ])
+      expect(
+        (await client.query('select payload::text, headers, ordering_key, version from millrace.outbox where id = $1', [own]))
+          .rows,
+      ).toEqual([{ payload: 'null', headers: { a: 'b' }, ordering_key: 'key', version: 3 }])
     })
 
     test('a null payload is a tombstone, and only tombstone makes one', async () => {
-      await expect(client.query(`select millrace.emit('order', '42', 'X', null)`)).rejects.toMatchObject({ code: '22004', hint: expect.stringContaining('tombstone') })
-      const id = await one(`select millrace.tombstone(aggregate_type => 'order', aggregate_id => '42', type => 'OrderErased', headers => '{"a":"b"}')`)
-      expect((await client.query('select payload, headers from millrace.outbox where id = $1', [id])).rows).toEqual([{ payload: null, headers: { a: 'b' } }])
+      await expect(client.query(`select millrace.emit('order', '42', 'X', null)`)).rejects.toMatchObject({
+        code: '22004',
+        hint: expect.stringContaining('tombstone'),
+      })
+      const id = await one(
+        `select millrace.tombstone(aggregate_type => 'order', aggregate_id => '42', type => 'OrderErased', headers => '{"a":"b"}')`,
+      )
+      expect((await client.query('select payload, headers from millrace.outbox where id = $1', [id])).rows).toEqual([
+        { payload: null, headers: { a: 'b' } },
+      ])
     })
 
     test('a hostile search_path changes nothing', async () => {

@@ -98,6 +98,7 @@ export class Membership {
 
   /** Tells the group where we are, for lag displays. */
   async commit(offsets: readonly (TopicPartition & { readonly offset: bigint })[]): Promise<void> {
+    if (!this.#coordinator) return
     const topics = Array.from(
       Map.groupBy(offsets, ({ topic }) => topic),
       ([topic, partitions]) => ({
