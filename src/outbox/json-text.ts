@@ -52,10 +52,12 @@ function unsayable(value: unknown, key: string, depth: number): Unsayable | null
     }
     return null
   }
-  const kind = LOSSY.find((lossy) => value instanceof lossy)
-  if (kind !== undefined || ArrayBuffer.isView(value))
-    return at(`is a ${value.constructor.name}, whose contents JSON would not have`)
-  for (const [name, property] of Object.entries(value)) {
+  if (Object.getPrototypeOf(value) !== Object.prototype) {
+    const lossy = ArrayBuffer.isView(value) || LOSSY.some((kind) => value instanceof kind)
+    if (lossy) return at(`is a ${value.constructor.name}, whose contents JSON would not have`)
+  }
+  for (const name of Object.keys(value)) {
+    const property = (value as Readonly<Record<string, unknown>>)[name]
     if (property === undefined) continue
     const problem = textProblem(name)
     const found = problem === null ? unsayable(property, name, depth + 1) : at(problem)

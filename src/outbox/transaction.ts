@@ -54,7 +54,7 @@ export function execute(tx: OutboxTransaction, statement: Statement): PromiseLik
   if ('executeSql' in tx) return tx.executeSql(statement.text, statement.values)
   if ('executeQuery' in tx) return tx.executeQuery(rawQuery(statement))
   const send = (): PromiseLike<unknown> => tx.query(statement.text, statement.values)
-  return statusOf(tx) === null ? send() : send()
+  return statusOf(tx) === null ? probe(tx).then(send) : send()
 }
 
 function whyNot(tx: unknown): string | null {

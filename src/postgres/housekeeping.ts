@@ -55,6 +55,8 @@ const LOOK_ROWS = 10_000
 /** rows of one delete, some ms of work */
 const DELETE_ROWS = 500
 const CONFIRM_POLL = 100
+/** one process at a time, per slot */
+const LOCK = "hashtextextended('millrace.housekeeping.' || $1, 0)"
 const SESSION =
   "set lock_timeout = '1s'; set statement_timeout = '30s'; set idle_in_transaction_session_timeout = '10s'; set application_name = 'millrace_housekeeping'"
 
@@ -95,12 +97,12 @@ export async function sweep(
   client.on('error', () => {})
   try {
     await client.query(SESSION)
-    const { rows } = await client.query(
-      "select pg_try_advisory_lock(hashtextextended('millrace.housekeeping.' || $1, 0)) as mine",
-      [options.slot],
-    )
+    const { rows } = await client.query(`select pg_try_advisory_lock(${LOCK}) as mine`, [options.slot])
     if (!rows[0].mine) return { deleted: 0, outcome: 'busy' }
-    return await pass(client, options)
+    const swept = await pass(client, options)
+    // the server ends a session a moment after its client does, and the next pass may come before
+    await client.query(`select pg_advisory_unlock(${LOCK})`, [options.slot])
+    return swept
   } finally {
     await client.end().catch(() => {})
   }

@@ -84,22 +84,12 @@ async function measure(
   const contender = enter({ name, source, replica })
   await contender.prepare()
 
-  const first = WARM_UP_SECONDS * PER_SECOND
-  const count = first + seconds * PER_SECOND
-  const committed = new Float64Array(count + 1)
-  const shown = new Float64Array(count + 1)
-  let missing = count
-  const watch = await watchReplica(replica, (last, at) => {
-    // who fell behind may write the last event of a key alone: those before it show with it
-    for (let seq = last; seq > 0 && shown[seq] === 0; seq -= KEYS) {
-      missing--
-      shown[seq] = at
-    }
-  })
+  const clock = new EventClock((WARM_UP_SECONDS + seconds) * PER_SECOND)
+  const watch = await watchReplica(replica, (seq, at) => clock.shown(seq, at))
   const running = await contender.start()
-  let profiles: ReadonlyMap<string, string> = new Map()
+  let latency: Omit<Latency, 'profiles'>
+  let profiles: Latency['profiles']
   try {
-    // whoever begins at its own pace is at work when one event is through
     const usedBefore = running.tested.map(({ pid }) => processUsage(pid))
     const began = performance.now()
     const reached = await writeSteadily({
@@ -107,15 +97,12 @@ async function measure(
       statement: insertEvent(outbox),
       keys: KEYS,
       perSecond: PER_SECOND,
-      count,
-      committed: (seq, at) => {
-        committed[seq] = at
-      },
+      count: clock.count,
+      committed: (seq, at) => clock.committed(seq, at),
     })
-    for (const deadline = performance.now() + CATCH_UP_MS; missing > 0; ) {
+    for (const deadline = performance.now() + CATCH_UP_MS; clock.missing > 0; await wait(100)) {
       await running.assertAlive()
-      if (performance.now() > deadline) throw new Error(`${missing} of ${count} events did not show in the replica`)
-      await wait(100)
+      if (performance.now() > deadline) throw new Error(`${clock.missing} of ${clock.count} events did not show in the replica`)
     }
     const elapsed = (performance.now() - began) / 1_000
     const used = running.tested.map(({ role, pid }, index) => {
@@ -123,16 +110,45 @@ async function measure(
       const cpuShare = (after.cpuSeconds - (usedBefore[index]?.cpuSeconds ?? 0)) / elapsed
       return [role, { cpuShare, peakRssBytes: after.peakRssBytes }] as const
     })
+    latency = { reached, values: clock.latencies(WARM_UP_SECONDS * PER_SECOND), used: new Map(used) }
+  } finally {
     await watch.stop()
     profiles = await running.stop()
-    const values = Array.from(
-      { length: count - first },
-      (_, index) => (shown[first + index + 1] ?? 0) - (committed[first + index + 1] ?? 0),
+  }
+  return { ...latency, profiles }
+}
+
+/** When each event was committed and shown, ms by `performance.now()`; events count from 1. */
+class EventClock {
+  readonly count: number
+  missing: number
+  readonly #committed: Float64Array
+  readonly #shown: Float64Array
+
+  constructor(count: number) {
+    this.count = count
+    this.missing = count
+    this.#committed = new Float64Array(count + 1)
+    this.#shown = new Float64Array(count + 1)
+  }
+
+  committed(seq: number, at: number): void {
+    this.#committed[seq] = at
+  }
+
+  /** Who fell behind may write the last event of a key alone: those before it show with it. */
+  shown(last: number, at: number): void {
+    for (let seq = last; seq > 0 && this.#shown[seq] === 0; seq -= KEYS) {
+      this.#shown[seq] = at
+      this.missing--
+    }
+  }
+
+  /** of the events after the first `skip`, ms in ascending order */
+  latencies(skip: number): readonly number[] {
+    return Array.from(this.#shown.subarray(skip + 1), (at, index) => at - (this.#committed[skip + 1 + index] ?? 0)).sort(
+      (a, b) => a - b,
     )
-    return { reached, values: values.sort((a, b) => a - b), used: new Map(used), profiles }
-  } catch (error) {
-    await running.stop()
-    throw error
   }
 }
 

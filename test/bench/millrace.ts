@@ -1,5 +1,4 @@
 import { mkdtemp, readdir, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CREATE_ORDERS, DEBEZIUM_OUTBOX, type OutboxTable } from './backlog.ts'
 import { type Child, endChild, spawnChild } from './child.ts'
@@ -22,7 +21,7 @@ export function millrace(stage: Stage, course: Course, { outbox, profile }: Mill
   return {
     who: 'Millrace',
     async prepare() {
-      home = await mkdtemp(join(tmpdir(), 'millrace-bench-'))
+      home = await mkdtemp(join(stage.home, `${name}-`))
       config = join(home, 'millrace.yaml')
       // JSON is YAML
       await writeFile(config, JSON.stringify(configOf(course, stage.brokers, outbox), null, 2))
@@ -35,7 +34,12 @@ export function millrace(stage: Stage, course: Course, { outbox, profile }: Mill
       const roles: Child[] = []
       const launchRole = (role: string, args: readonly string[]): void => {
         roles.push(
-          launch(stage.main, role, ['run', ...args, '-c', config], profile ? ['--cpu-prof', `--cpu-prof-dir=${join(home, role)}`] : []),
+          launch(
+            stage.main,
+            role,
+            ['run', ...args, '-c', config],
+            profile ? ['--cpu-prof', `--cpu-prof-dir=${join(home, role)}`] : [],
+          ),
         )
       }
       try {

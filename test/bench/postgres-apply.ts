@@ -60,7 +60,16 @@ try {
   await client.query(TABLE)
   const options = {
     url: server.url(),
-    tables: [{ from: 'order', into: 'orders', key: 'id', naming: 'snake_case', guard: args.guard, on: { Placed: 'upsert', Merged: 'merge' } }],
+    tables: [
+      {
+        from: 'order',
+        into: 'orders',
+        key: 'id',
+        naming: 'snake_case',
+        guard: args.guard,
+        on: { Placed: 'upsert', Merged: 'merge' },
+      },
+    ],
   }
   const parsed = await postgresSink.options['~standard'].validate(options)
   if (parsed.issues) throw new Error(JSON.stringify(parsed.issues))

@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import pg from 'pg'
 import { type PostgresServer, startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
 import { startJavaKafka } from '../support/kafka/java.ts'
@@ -8,6 +11,8 @@ import { openTopics, type Topics } from './topics.ts'
 export interface Stage {
   /** our command line, as users have it */
   readonly main: string
+  /** a folder that goes with the stage */
+  readonly home: string
   readonly brokers: readonly string[]
   readonly topics: Topics
   /** a new, empty database on the server that events come from; its URL */
@@ -43,6 +48,8 @@ export async function openStage({ bin }: StageOptions): Promise<Stage> {
   }
   open.add(close)
   try {
+    const home = await mkdtemp(join(tmpdir(), 'millrace-bench-'))
+    opened.push(() => rm(home, { recursive: true, force: true }))
     const built = await buildPackage()
     opened.push(() => built.remove())
     const options = { settings: SETTINGS, ...(bin !== undefined && { bin }) }
@@ -56,11 +63,13 @@ export async function openStage({ bin }: StageOptions): Promise<Stage> {
     opened.push(() => topics.close())
     return {
       main: built.main,
+      home,
       brokers: kafka.brokers,
       topics,
       async sourceDatabase(name) {
         const url = await createDatabase(source, name)
-        // TEMP: preflight takes a slot whose catalog horizon is another, since advanced slot's for older than its publication
+        // holds the catalog's horizon back: without it, preflight takes a slot that was made beside a lagging one for older
+        // than its publication once that one has moved on
         await execute(url, `select pg_create_logical_replication_slot('keeper_${name}', 'pgoutput')`)
         return url
       },

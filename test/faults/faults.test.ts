@@ -33,7 +33,7 @@ function kills(queue: () => Promise<Pipeline['queue'] | 'local'>, applierPasses:
           for (const name of FAILPOINTS) {
             if (name === 'topic-recorded' && round > 1) continue
             const killed = relay({ name, pass: round })
-            expect(await killed.ended, `${name}:\n${killed.stderr()}`).toEqual({ code: null, signal: 'SIGKILL' })
+            expect(await killed.ended, `${name}:\n${killed.output()}`).toEqual({ code: null, signal: 'SIGKILL' })
           }
       },
     )
@@ -49,7 +49,7 @@ function kills(queue: () => Promise<Pipeline['queue'] | 'local'>, applierPasses:
         for (const pass of applierPasses)
           for (const when of ['before', 'during', 'after'] as const) {
             const killed = applier({ when, pass })
-            expect(await killed.ended, `${when}:\n${killed.stderr()}`).toEqual({ code: null, signal: 'SIGKILL' })
+            expect(await killed.ended, `${when}:\n${killed.output()}`).toEqual({ code: null, signal: 'SIGKILL' })
           }
       })
     } finally {

@@ -65,7 +65,7 @@ export async function underFaults(
     const relay = start('relay-process.ts', { pipeline })
     const applier = start('applier-process.ts', { pipeline })
     const within = options.within ?? 60_000
-    const said = (): string => processes.map((process) => process.stderr()).join('\n')
+    const said = (): string => processes.map((process) => process.output()).join('\n')
     try {
       await eventually(async () => (await judgeTopic(queue, topicOfOrders(pipeline), committed)).missing === 0, {
         within,
@@ -82,7 +82,7 @@ export async function underFaults(
       const topic = await judgeTopic(queue, topicOfOrders(pipeline), committed)
       const differences = await judgeReplica(pipeline.replicaUrl, committed)
       throw new Error(
-        `seed ${seed}: ${(error as Error).message}\ntopic: ${JSON.stringify(topic)}\nreplica: ${differences.slice(0, 10).join('; ')}\n${said().slice(-6_000)}`,
+        `seed ${seed}: ${(error as Error).message}\ntopic: ${JSON.stringify(topic)}\nreplica: ${differences.slice(0, 10).join('; ')}\n${said().slice(-16_000)}`,
         { cause: error },
       )
     }

@@ -1,6 +1,6 @@
 import { Kysely, PostgresDialect, sql } from 'kysely'
 import pg from 'pg'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { z } from 'zod'
 import { createOutbox, defineEvents, tombstone } from '../../src/outbox/index.ts'
 import { migrate } from '../../src/postgres/migrate.ts'
@@ -117,15 +117,15 @@ describe('an event', () => {
     expect((await rows()).map((row) => row.id)).toEqual([id])
   })
 
-  test('is handed over before emit returns: a commit that follows comes after it', async () => {
+  test('is handed over before emit returns: what ends the transaction comes after it', async () => {
     const client = new pg.Client({ connectionString: database.url, pipeline: true })
     await client.connect()
     await client.query('begin')
     const emitted = outbox.emit(client, order)
-    await client.query('commit')
+    await client.query('rollback')
     await emitted
     await client.end()
-    expect(await rows()).toHaveLength(1)
+    expect(await rows()).toEqual([])
   })
 
   test('goes through any function that runs a statement', async () => {
@@ -239,28 +239,29 @@ describe('what would commit by itself is refused', () => {
     expect(await rows()).toEqual([])
   })
 
-  test('a pg client on which no transaction is open', async () => {
+  /** given back whatever comes of the test */
+  async function taken(): Promise<pg.PoolClient> {
     const client = await pool.connect()
-    const fresh = new pg.Client({ connectionString: database.url })
-    await fresh.connect()
-    await expect(outbox.emit(fresh, order)).rejects.toMatchObject(refused)
+    onTestFinished(() => client.release(true))
+    return client
+  }
+
+  test('a pg client on which no transaction is open', async () => {
+    const client = await taken()
     await expect(outbox.emit(client, order)).rejects.toMatchObject(refused)
     await client.query('begin')
     await client.query('commit')
     await expect(outbox.emit(client, order)).rejects.toMatchObject(refused)
-    client.release()
-    await fresh.end()
     expect(await rows()).toEqual([])
   })
 
   test('an older pg client, which cannot tell: the server is asked', async () => {
-    const client = await pool.connect()
+    const client = await taken()
     const older = { query: (text: string, values?: unknown[]) => client.query(text, values) }
     await expect(outbox.emit(older, order)).rejects.toMatchObject(refused)
     await client.query('begin')
     await outbox.emit(older, order)
     await client.query('commit')
-    client.release()
     expect(await rows()).toHaveLength(1)
   })
 

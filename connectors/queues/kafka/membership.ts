@@ -20,11 +20,6 @@ export interface MembershipOptions {
   readonly signal: AbortSignal
 }
 
-/** What is ours until the signal is aborted, which is before anybody else can have it. */
-export interface Generation {
-  readonly partitions: readonly TopicPartition[]
-}
-
 /** ms without a heartbeat after which the group goes on without us */
 const SESSION_TIMEOUT = 30_000
 /** ms that the others may take to join again */

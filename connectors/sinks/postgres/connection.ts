@@ -48,8 +48,10 @@ export function openPool(settings: PostgresSinkSettings, applicationName: string
     keepAliveInitialDelayMillis: 10_000,
     allowExitOnIdle: true,
   })
-  // an idle connection that breaks is replaced by the next query
+  // an idle connection that breaks is replaced by the next query; one in use tells its query, and would end the process
+  // with an error that nobody listens to
   pool.on('error', () => {})
+  pool.on('connect', (client) => client.on('error', () => {}))
   return pool
 }
 

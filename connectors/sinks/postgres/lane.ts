@@ -91,7 +91,7 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
       const culprit = planned.flatMap((own, index) => own.map(() => batch.events[index] as Event))[at]
       if (statement === undefined || culprit === undefined) throw unfit(partition, null, fault, why)
       const table = why.table ?? statement.feed.target.name
-      const column = why.column ?? (why.state?.startsWith('22') ? ((await misfit(pool, statement).catch(() => null)) ?? undefined) : undefined)
+      const column = why.column ?? (fault === 'data' ? ((await misfit(pool, statement).catch(() => null)) ?? undefined) : undefined)
       throw unfit(partition, culprit, fault, { ...why, table, column })
     }
   }

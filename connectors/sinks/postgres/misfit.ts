@@ -1,18 +1,22 @@
 import type pg from 'pg'
-import { said } from './failure.ts'
+import { faultOf, said } from './failure.ts'
+import { payloadReader } from './payload.ts'
 import type { PlannedStatement } from './plan.ts'
 
 /**
- * The column whose value Postgres refuses, of the rows of a statement: it reports none for what does not become its
- * type, so each is tried alone. Null when all of them fit: then the table refuses the row (and names the column).
+ * The column whose value Postgres refuses, of a statement that writes one row: for what does not become its type it
+ * names none, so each is tried alone. Null when all of them fit: then it is the row that the table refuses.
  */
-export async function misfit(pool: pg.Pool, { feed, values: [rows] }: PlannedStatement): Promise<string | null> {
+export async function misfit(pool: pg.Pool, { feed, values }: PlannedStatement): Promise<string | null> {
+  const row = (values[0] as Buffer).subarray(1, -1)
+  const slots = payloadReader(feed.columns.map((_, index) => [index === feed.aggregateKey ? 'k' : String(index)])).read(row)
   for (const [index, { name, type }] of feed.columns.entries()) {
-    const field = index === feed.aggregateKey ? 'k' : String(index)
+    if (slots[index * 2] === -1) continue
+    const value = row.toString('utf8', slots[index * 2], slots[index * 2 + 1])
     try {
-      await pool.query(`select from json_to_recordset($1::json) as r("${field}" ${type})`, [rows])
+      await pool.query(`select from json_to_record($1::json) as r(v ${type})`, [`{"v":${value}}`])
     } catch (error) {
-      if (said(error).state?.startsWith('22')) return name
+      if (faultOf(said(error)) === 'data') return name
       throw error
     }
   }

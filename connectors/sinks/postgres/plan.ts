@@ -114,7 +114,7 @@ function writeRow(planning: Planning, feed: Feed, event: Event, operation: 'u' |
     if (start === -1) throw absent(planning.partition, feed, event, column)
     writer.slice(column.field, event.value as Uint8Array, start, slots[from * 2 + 1] as number)
   }
-  if (operation === 'u' && reader.unknown.length > 0) planning.unknownFields(feed, event, reader.unknown)
+  if (operation === 'u' && reader.unknown.length > 0) planning.unknownFields(feed, event, [...reader.unknown])
   writer.end()
 }
 
@@ -199,7 +199,7 @@ function folded(planning: Planning, feed: Feed, event: Event, whole: boolean, be
     if (value !== null) values.set(index, value)
     else if (whole) throw absent(planning.partition, feed, event, column)
   }
-  if (feed.reader.unknown.length > 0) planning.unknownFields(feed, event, feed.reader.unknown)
+  if (feed.reader.unknown.length > 0) planning.unknownFields(feed, event, [...feed.reader.unknown])
   return {
     base: whole ? 'u' : (before?.base ?? null),
     position: event.position,
