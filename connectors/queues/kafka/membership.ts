@@ -21,7 +21,7 @@ export interface MembershipOptions {
 }
 
 /** ms without a heartbeat after which the group goes on without us */
-const SESSION_TIMEOUT = 30_000
+const SESSION_TIMEOUT = 10_000
 /** ms that the others may take to join again */
 const REBALANCE_TIMEOUT = 30_000
 /** ms; a rebalance is noticed by a heartbeat, so this is what it takes at least */
