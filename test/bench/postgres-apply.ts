@@ -1,12 +1,12 @@
+import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
 import pg from 'pg'
 import postgresSink from '../../connectors/sinks/postgres.ts'
 import { startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
 import type { Log } from '../../src/core/connector.ts'
-import type { Event } from '../../src/core/event.ts'
 import type { Lane } from '../../src/core/sink.ts'
-import { batchOf, type EventStream, eventStream } from '../support/events.ts'
+import { batchOf, type EventSpec, type EventStream, eventStream } from '../support/events.ts'
 import { processUsage } from './process-usage.ts'
 
 /**
@@ -34,22 +34,23 @@ function order(id: number, of: number): string {
   return `{"id":${id},"customer":"customer ${id}","total":${id % 1000}.50,"note":"${note}","tags":["a","b"],"meta":{"of":${of},"source":"${'m'.repeat(60)}"},"placedAt":"2026-11-21T10:00:00.123456Z"}`
 }
 
-/** every lane owns its keys, and writes each of them twice: an insert, then an update */
-function* batches(stream: EventStream, lane: number): Generator<readonly Event[]> {
-  const own = Math.floor(rows / lanes)
+/** Each lane owns its keys; the first time round they are inserted, from then on updated. Made before the clock starts. */
+const KEYS = 20_000
+
+function ownEvents(lane: number): readonly EventSpec[] {
   const type = args.operation === 'merge' ? 'Merged' : 'Placed'
-  for (let made = 0; made < own; made += batch)
-    yield Array.from({ length: Math.min(batch, own - made) }, (_, index) => {
-      const id = (((made + index) * 7_919) % Math.ceil(own / 2)) * lanes + lane
-      return stream.next({ type, key: String(id), payload: order(id, made) })
-    })
+  return Array.from({ length: KEYS }, (_, index) => {
+    const id = ((index * 7_919) % KEYS) * lanes + lane
+    return { type, key: String(id), payload: Buffer.from(order(id, lane)), id: randomUUID() }
+  })
 }
 
-async function applyAll(lane: Lane, made: readonly (readonly Event[])[], after: bigint): Promise<void> {
-  let offset = after
-  for (const events of made) {
-    offset += BigInt(events.length)
-    await lane.apply(batchOf(events, offset))
+async function applyAll(lane: Lane, stream: EventStream, specs: readonly EventSpec[]): Promise<void> {
+  const own = Math.floor(rows / lanes)
+  for (let made = 0; made < own; made += batch) {
+    const size = Math.min(batch, own - made)
+    const events = Array.from({ length: size }, (_, index) => stream.next(specs[(made + index) % KEYS] as EventSpec))
+    await lane.apply(batchOf(events, BigInt(made + size)))
   }
 }
 
@@ -79,10 +80,10 @@ try {
   const work = await Promise.all(
     Array.from({ length: lanes }, async (_, partition) => {
       const stream = eventStream({ source: 'bench' })
-      return { lane: await sink.claim({ topic: 'outbox.event.order', partition }), stream, made: [...batches(stream, partition)] }
+      return { lane: await sink.claim({ topic: 'outbox.event.order', partition }), stream, specs: ownEvents(partition) }
     }),
   )
-  const bytes = work[0]?.made[0]?.[0]?.value?.length ?? 0
+  const bytes = (work[0]?.specs[0]?.payload as Buffer).length
   const cpu = processUsage(process.pid).cpuSeconds
   const backendCpu = async (): Promise<number> => {
     const { rows: backends } = await client.query("select pid from pg_stat_activity where application_name like 'millrace %'")
@@ -90,7 +91,7 @@ try {
   }
   const serverCpu = await backendCpu()
   const began = performance.now()
-  await Promise.all(work.map(({ lane, made }) => applyAll(lane, made, 0n)))
+  await Promise.all(work.map(({ lane, stream, specs }) => applyAll(lane, stream, specs)))
   const seconds = (performance.now() - began) / 1_000
   const used = processUsage(process.pid)
   const serverUsed = (await backendCpu()) - serverCpu

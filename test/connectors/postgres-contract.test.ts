@@ -8,7 +8,10 @@ for (const guard of ['column', 'table'] as const)
     await database.query(guard === 'column' ? ORDERS : ORDERS.replace(', _millrace_position text collate "C"', ''))
     return {
       open: () =>
-        openSink({ url: database.url, tables: [{ from: 'order', into: 'orders', key: 'id', guard, on: { Changed: 'upsert', Erased: 'delete' } }] }),
+        openSink({
+          url: database.url,
+          tables: [{ from: 'order', into: 'orders', key: 'id', guard, on: { Changed: 'upsert', Erased: 'delete' } }],
+        }),
       topic,
       types: { write: 'Changed', remove: 'Erased' },
       payload: (id, note) => ({ id, total: 1, note }),

@@ -1,3 +1,4 @@
+import pg from 'pg'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { PostgresSinkOptions } from '../../connectors/sinks/postgres.ts'
 import { startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
@@ -20,7 +21,9 @@ afterEach(async () => {
   await database.drop()
 })
 
-const tables: PostgresSinkOptions['tables'] = [{ from: 'order', into: 'orders', key: 'id', on: { Changed: 'upsert', Erased: 'delete' } }]
+const tables: PostgresSinkOptions['tables'] = [
+  { from: 'order', into: 'orders', key: 'id', on: { Changed: 'upsert', Erased: 'delete' } },
+]
 
 async function open(options: Partial<PostgresSinkOptions> = {}): Promise<Sink> {
   const sink = await openSink({ url: database.url, tables, ...options })
@@ -29,7 +32,8 @@ async function open(options: Partial<PostgresSinkOptions> = {}): Promise<Sink> {
 }
 
 const changed = (key: string, note: string | null = null) => ({ type: 'Changed', key, payload: { id: key, total: 1, note } })
-const notes = async (): Promise<unknown[]> => (await database.query('select note from orders order by id')).rows.map(({ note }) => note)
+const notes = async (): Promise<unknown[]> =>
+  (await database.query('select note from orders order by id')).rows.map(({ note }) => note)
 
 async function claimed(ddl: string, options: Partial<PostgresSinkOptions> = {}) {
   await database.query(ddl)
@@ -44,9 +48,13 @@ describe('constraints', () => {
   it('take what commit order takes: a value that moves from row to row', async () => {
     const { lane, stream } = await claimed(UNIQUE)
     await lane.apply(batchOf([stream.next(changed('a', '1')), stream.next(changed('b', '2'))], 2n))
-    await lane.apply(batchOf([stream.next(changed('b', '3')), stream.next(changed('a', '2')), stream.next(changed('b', '1'))], 5n))
+    await lane.apply(
+      batchOf([stream.next(changed('b', '3')), stream.next(changed('a', '2')), stream.next(changed('b', '1'))], 5n),
+    )
     expect(await notes()).toEqual(['2', '1'])
-    await lane.apply(batchOf([stream.next({ type: 'Erased', key: 'b' }), stream.next(changed('a', '1')), stream.next(changed('c', '2'))], 8n))
+    await lane.apply(
+      batchOf([stream.next({ type: 'Erased', key: 'b' }), stream.next(changed('a', '1')), stream.next(changed('c', '2'))], 8n),
+    )
     expect(await notes()).toEqual(['1', '2'])
   })
 
@@ -98,7 +106,9 @@ describe('the table', () => {
   it('may gain a column while it is fed, and the batch after it is applied', async () => {
     const { lane, stream } = await claimed(ORDERS)
     await lane.apply(batchOf([stream.next(changed('a', 'x'))], 1n))
-    await database.query(`alter table orders add column later text default 'kept'; alter table orders alter column note type varchar(20)`)
+    await database.query(
+      `alter table orders add column later text default 'kept'; alter table orders alter column note type varchar(20)`,
+    )
     await lane.apply(batchOf([stream.next(changed('a', 'y'))], 2n))
     expect((await database.query('select note, later from orders')).rows).toEqual([{ note: 'y', later: 'kept' }])
   })
@@ -109,7 +119,9 @@ describe('the server', () => {
     const { lane, stream } = await claimed(ORDERS)
     const batch = batchOf([stream.next(changed('a', 'x'))], 1n)
     await lane.apply(batch)
-    await database.query(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'millrace shop/replica'`)
+    await database.query(
+      `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'millrace shop/replica'`,
+    )
     const next = batchOf([stream.next(changed('a', 'y'))], 2n)
     const error: unknown = await lane.apply(next).catch((caught: unknown) => caught)
     if (error !== undefined) {
@@ -123,7 +135,9 @@ describe('the server', () => {
   it('that is not there is unreachable, in check as a finding', async () => {
     const sink = await openSink({ url: 'postgres://nobody@127.0.0.1:1/none', tables })
     sinks.push(sink)
-    expect(await sink.check()).toMatchObject([{ level: 'blocker', subject: 'sinks.replica', message: expect.stringContaining('cannot be reached') }])
+    expect(await sink.check()).toMatchObject([
+      { level: 'blocker', subject: 'sinks.replica', message: expect.stringContaining('cannot be reached') },
+    ])
     await expect(sink.claim(at(0))).rejects.toMatchObject({ code: 'MILLRACE_SINK_UNREACHABLE' })
   })
 
@@ -133,11 +147,12 @@ describe('the server', () => {
     try {
       url.port = String(proxy.port)
       const { lane, stream } = await claimed(ORDERS, { url: url.href, statementTimeout: 200 })
+      for (const offset of [1n, 2n]) await lane.apply(batchOf([stream.next(changed('a', 'x'))], offset))
       proxy.hold('to-client')
-      const batch = batchOf([stream.next(changed('a', 'x'))], 1n)
+      const batch = batchOf([stream.next(changed('a', 'y'))], 3n)
       await expect(lane.apply(batch)).rejects.toMatchObject({ code: 'MILLRACE_SINK_UNREACHABLE' })
       proxy.restore()
-      expect((await lane.reread()).offset).toBe(1n)
+      expect((await lane.reread()).offset).toBe(3n)
     } finally {
       await proxy.remove()
     }
@@ -160,7 +175,10 @@ describe('the server', () => {
     try {
       const sink = await openSink({ url: server.url('missing'), tables })
       sinks.push(sink)
-      await expect(sink.claim(at(0))).rejects.toMatchObject({ code: 'MILLRACE_SINK_NOT_READY', message: expect.stringContaining('3D000') })
+      await expect(sink.claim(at(0))).rejects.toMatchObject({
+        code: 'MILLRACE_SINK_NOT_READY',
+        message: expect.stringContaining('3D000'),
+      })
       const stranger = await openSink({ url: server.url().replace('postgres@', 'stranger@'), tables })
       sinks.push(stranger)
       await expect(stranger.claim(at(0))).rejects.toMatchObject({ code: 'MILLRACE_SINK_AUTH' })
@@ -173,8 +191,7 @@ describe('the server', () => {
   })
 })
 
-async function openHolder() {
-  const { default: pg } = await import('pg')
+async function openHolder(): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: database.url })
   await client.connect()
   return client
@@ -186,8 +203,13 @@ describe('check', () => {
   it('names the bookkeeping that init makes, and is content after it', async () => {
     await database.query(ORDERS)
     const sink = await open()
-    expect(await blockers(sink)).toMatchObject([{ message: expect.stringContaining('bookkeeping is missing'), remedy: 'millrace init' }])
-    await expect(sink.claim(at(0))).rejects.toMatchObject({ code: 'MILLRACE_SINK_NOT_READY', remedy: expect.stringContaining('millrace init') })
+    expect(await blockers(sink)).toMatchObject([
+      { message: expect.stringContaining('bookkeeping is missing'), remedy: 'millrace init' },
+    ])
+    await expect(sink.claim(at(0))).rejects.toMatchObject({
+      code: 'MILLRACE_SINK_NOT_READY',
+      remedy: expect.stringContaining('millrace init'),
+    })
     await sink.init()
     expect(await sink.check()).toMatchObject([{ level: 'ok' }])
   })
@@ -199,7 +221,7 @@ describe('check', () => {
     const found = await blockers(sink)
     expect(found.map(({ remedy }) => remedy)).toEqual([
       'create unique index concurrently on "public"."orders" ("id")',
-      'alter table "public"."orders" add column "_millrace_position" text collate "C"',
+      'alter table "public"."orders" add column _millrace_position text collate "C"',
     ])
     for (const { remedy } of found) await database.query(remedy as string)
     expect(await blockers(sink)).toEqual([])
@@ -215,7 +237,13 @@ describe('check', () => {
     )
     const sink = await open({
       tables: [
-        { from: 'order', into: 'orders', key: 'id', columns: { made: 'made', must: false, gone: 'x' }, on: { Changed: 'upsert' } },
+        {
+          from: 'order',
+          into: 'orders',
+          key: 'id',
+          columns: { made: 'made', must: false, gone: 'x' },
+          on: { Changed: 'upsert' },
+        },
         { from: 'order', into: 'elsewhere.lines', key: 'id', on: { Changed: 'upsert' } },
       ],
     })
@@ -232,7 +260,9 @@ describe('check', () => {
     await database.query(ORDERS)
     await (await open()).init()
     const role = `reader_${database.name}`
-    await database.query(`create role ${role} login; grant usage on schema millrace to ${role}; grant select on orders to ${role}`)
+    await database.query(
+      `create role ${role} login; grant usage on schema millrace to ${role}; grant select on orders to ${role}`,
+    )
     try {
       const sink = await open({ url: database.url.replace('postgres@', `${role}@`) })
       const messages = (await blockers(sink)).map(({ message }) => message)

@@ -14,7 +14,10 @@ export async function openSink(options: PostgresSinkOptions, deps: Partial<SinkD
 /** what the schema says of options that it refuses */
 export async function issuesOf(options: unknown): Promise<readonly string[]> {
   const { issues } = await postgresSink.options['~standard'].validate(options)
-  return (issues ?? []).map(({ path, message }) => `${(path ?? []).map((part) => String(typeof part === 'object' ? part.key : part)).join('.')}: ${message}`)
+  return (issues ?? []).map(
+    ({ path, message }) =>
+      `${(path ?? []).map((part) => String(typeof part === 'object' ? part.key : part)).join('.')}: ${message}`,
+  )
 }
 
 export const ORDERS = 'create table orders (id text primary key, total numeric, note text, _millrace_position text collate "C")'

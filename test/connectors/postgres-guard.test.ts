@@ -1,8 +1,8 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { PostgresSinkOptions } from '../../connectors/sinks/postgres.ts'
-import { forgetMarkers } from '../../connectors/sinks/postgres/markers.ts'
-import type { Sink } from '../../src/core/sink.ts'
 import pg from 'pg'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { forgetMarkers } from '../../connectors/sinks/postgres/markers.ts'
+import type { PostgresSinkOptions } from '../../connectors/sinks/postgres.ts'
+import type { Sink } from '../../src/core/sink.ts'
 import { createDatabase, type Database } from '../support/database.ts'
 import { batchOf, eventStream } from '../support/events.ts'
 import { at, ORDERS, openSink } from './postgres-fixture.ts'
@@ -32,7 +32,9 @@ const erased = (key: string) => ({ type: 'Erased', key })
 
 for (const guard of ['column', 'table'] as const)
   describe(`guard: ${guard}`, () => {
-    const tables = [{ from: 'order', into: 'orders', key: 'id', guard, on: { Changed: 'upsert', Paid: 'merge', Erased: 'delete' } }] as const
+    const tables = [
+      { from: 'order', into: 'orders', key: 'id', guard, on: { Changed: 'upsert', Paid: 'merge', Erased: 'delete' } },
+    ] as const
 
     /** two lanes of one source whose events meet on the same keys: the second one's are all older */
     async function newerAndOlder() {
@@ -46,7 +48,14 @@ for (const guard of ['column', 'table'] as const)
       const { newer, older, later, earlier } = await newerAndOlder()
       await newer.apply(batchOf([later.next(changed('a', 'new')), later.next(changed('b', 'new'))], 2n))
       await older.apply(
-        batchOf([earlier.next(changed('a', 'old')), earlier.next(erased('b')), earlier.next({ type: 'Paid', key: 'a', payload: { note: 'old' } })], 3n),
+        batchOf(
+          [
+            earlier.next(changed('a', 'old')),
+            earlier.next(erased('b')),
+            earlier.next({ type: 'Paid', key: 'a', payload: { note: 'old' } }),
+          ],
+          3n,
+        ),
       )
       expect(await orders()).toEqual([
         { id: 'a', note: 'new' },
@@ -57,7 +66,9 @@ for (const guard of ['column', 'table'] as const)
     it('does not bring back what a newer event deleted, and lets a newer one create it again', async () => {
       const { newer, older, later, earlier } = await newerAndOlder()
       await newer.apply(batchOf([later.next(erased('a')), later.next(erased('b'))], 2n))
-      await older.apply(batchOf([earlier.next(changed('a', 'old')), earlier.next({ type: 'Paid', key: 'b', payload: { note: 'old' } })], 2n))
+      await older.apply(
+        batchOf([earlier.next(changed('a', 'old')), earlier.next({ type: 'Paid', key: 'b', payload: { note: 'old' } })], 2n),
+      )
       expect(await orders()).toEqual([])
       await newer.apply(batchOf([later.next(changed('a', 'created'))], 3n))
       await older.apply(batchOf([earlier.next(erased('a'))], 3n))
@@ -75,7 +86,12 @@ for (const guard of ['column', 'table'] as const)
 
     it('forgets old markers, and says below which position', async () => {
       const { newer, later } = await newerAndOlder()
-      await newer.apply(batchOf([later.next(changed('a', 'x')), later.next(erased('a')), later.next(erased('b')), later.next(changed('c', 'x'))], 4n))
+      await newer.apply(
+        batchOf(
+          [later.next(changed('a', 'x')), later.next(erased('a')), later.next(erased('b')), later.next(changed('c', 'x'))],
+          4n,
+        ),
+      )
       const below = (await database.query('select max(position) as p from millrace.deleted')).rows[0].p
       const pool = new pg.Pool({ connectionString: database.url, max: 1 })
       try {
@@ -88,19 +104,25 @@ for (const guard of ['column', 'table'] as const)
       }
       expect((await database.query('select key from millrace.deleted')).rows).toEqual([])
       expect((await database.query('select key from millrace.guard')).rows).toEqual(guard === 'table' ? [{ key: 'c' }] : [])
-      expect((await database.query('select target, forgotten_below from millrace.target')).rows).toEqual([{ target: 'public.orders', forgotten_below: below }])
+      expect((await database.query('select target, forgotten_below from millrace.target')).rows).toEqual([
+        { target: 'public.orders', forgotten_below: below },
+      ])
     })
   })
 
 describe('lanes that meet in one table', () => {
-  const LINES = 'create table lines (owner text, line int, note text, _millrace_position text collate "C", primary key (owner, line))'
-  const table = (from: string) => ({ from, into: 'lines', key: ['owner', 'line'], on: { Set: 'upsert', Unset: 'delete' } }) as const
+  const LINES =
+    'create table lines (owner text, line int, note text, _millrace_position text collate "C", primary key (owner, line))'
+  const table = (from: string) =>
+    ({ from, into: 'lines', key: ['owner', 'line'], on: { Set: 'upsert', Unset: 'delete' } }) as const
   const set = (type: string, key: string, line: number, note = '') => ({ type, key, payload: { owner: 'x', line, note } })
 
   it('do not deadlock, and end with the newest of each row', async () => {
     await database.query(LINES)
     const sink = await open({ tables: [table('order'), table('basket')] })
-    const lanes = await Promise.all(['order', 'basket'].map((from) => sink.claim({ topic: `outbox.event.${from}`, partition: 0 })))
+    const lanes = await Promise.all(
+      ['order', 'basket'].map((from) => sink.claim({ topic: `outbox.event.${from}`, partition: 0 })),
+    )
     const streams = [eventStream(), eventStream({ firstCommit: 0x1008n })]
     const newest = new Map<number, { position: string; note: string }>()
     await Promise.all(
@@ -110,7 +132,8 @@ describe('lanes that meet in one table', () => {
             const line = side === 0 ? n : 39 - n
             const event = (streams[side] as (typeof streams)[number]).next(set('Set', `agg-${side}`, line, `${side}/${batch}`))
             const before = newest.get(line)
-            if (before === undefined || before.position < event.position) newest.set(line, { position: event.position, note: `${side}/${batch}` })
+            if (before === undefined || before.position < event.position)
+              newest.set(line, { position: event.position, note: `${side}/${batch}` })
             return event
           })
           await lane.apply(batchOf(events, BigInt((batch + 1) * 40)))
@@ -126,7 +149,9 @@ describe('lanes that meet in one table', () => {
   it('share a lock, so that an older insert waits for a delete that saw no row', async () => {
     await database.query(LINES)
     const sink = await open({ tables: [table('order'), table('basket')], lockTimeout: 300 })
-    const [one, two] = await Promise.all(['order', 'basket'].map((from) => sink.claim({ topic: `outbox.event.${from}`, partition: 0 })))
+    const [one, two] = await Promise.all(
+      ['order', 'basket'].map((from) => sink.claim({ topic: `outbox.event.${from}`, partition: 0 })),
+    )
     await one?.apply(batchOf([], 1n))
     const holder = new pg.Client({ connectionString: database.url })
     await holder.connect()

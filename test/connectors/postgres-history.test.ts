@@ -56,7 +56,11 @@ function fold(history: readonly Step[], prefix: string): Row[] {
     if (type === 'Changed') rows.set(id, { id, total: total ?? null, note: note ?? null })
     else if (type === 'Erased') rows.delete(id)
     else if (type === 'Paid')
-      rows.set(id, { ...(rows.get(id) ?? { id, ...NEW }), ...(total !== undefined && { total }), ...(note !== undefined && { note }) })
+      rows.set(id, {
+        ...(rows.get(id) ?? { id, ...NEW }),
+        ...(total !== undefined && { total }),
+        ...(note !== undefined && { note }),
+      })
   }
   return [...rows.values()].sort((a, b) => (a.id < b.id ? -1 : 1))
 }
@@ -73,13 +77,28 @@ interface Step {
 }
 
 const step: fc.Arbitrary<Step> = fc.record({
-  type: fc.constantFrom('Changed' as const, 'Changed' as const, 'Paid' as const, 'Paid' as const, 'Erased' as const, 'Viewed' as const),
+  type: fc.constantFrom(
+    'Changed' as const,
+    'Changed' as const,
+    'Paid' as const,
+    'Paid' as const,
+    'Erased' as const,
+    'Viewed' as const,
+  ),
   key: fc.constantFrom('a', 'b', 'c'),
   total: fc.option(fc.constantFrom('1.10', '9007199254740993', null), { nil: undefined }),
   note: fc.option(fc.constantFrom('x', 'y"\\\n', null), { nil: undefined }),
   fault: fc.oneof(
     { weight: 4, arbitrary: fc.constant('none' as const) },
-    { weight: 2, arbitrary: fc.constantFrom('before the server has it' as const, 'after the commit' as const, 'somewhere' as const, 'another owner' as const) },
+    {
+      weight: 2,
+      arbitrary: fc.constantFrom(
+        'before the server has it' as const,
+        'after the commit' as const,
+        'somewhere' as const,
+        'another owner' as const,
+      ),
+    },
   ),
   ends: fc.boolean(),
   bytes: fc.integer({ min: 1, max: 4_000 }),
@@ -94,7 +113,8 @@ function payload({ type, key, total, note }: Step, prefix: string): string | nul
 }
 
 const moved = async (partition: number, offset: bigint): Promise<boolean> =>
-  (await database.query('select from millrace.checkpoint where partition = $1 and "offset" = $2', [partition, String(offset)])).rows.length === 1
+  (await database.query('select from millrace.checkpoint where partition = $1 and "offset" = $2', [partition, String(offset)]))
+    .rows.length === 1
 
 /** Applies the batch with the fault, as an applier does: an unknown outcome is read again, and what was not applied is applied once more. */
 async function applyWith(lane: Lane, batch: LaneBatch, { fault, bytes }: Step): Promise<Lane> {
@@ -147,7 +167,9 @@ it('a replica equals the fold of its history, however it is split and wherever i
         batch = []
       }
       for (const table of ['orders', 'guarded']) {
-        const { rows } = await database.query(`select id, total::text, note from ${table} where id like $1 order by id`, [`${prefix}%`])
+        const { rows } = await database.query(`select id, total::text, note from ${table} where id like $1 order by id`, [
+          `${prefix}%`,
+        ])
         expect(rows, table).toEqual(fold(history, prefix))
       }
     }),

@@ -31,13 +31,20 @@ async function open(tables: Tables, options: Partial<PostgresSinkOptions> = {}):
 }
 
 const apply = (lane: Lane, ...specs: EventSpec[]): Promise<void> =>
-  lane.apply(batchOf(specs.map((spec) => stream.next(spec)), (offset += BigInt(specs.length))))
+  lane.apply(
+    batchOf(
+      specs.map((spec) => stream.next(spec)),
+      (offset += BigInt(specs.length)),
+    ),
+  )
 
 const rows = async (query: string): Promise<unknown[]> => (await database.query(query)).rows
 const orders = (): Promise<unknown[]> => rows('select id, total::text, note from orders order by id')
 
 describe('upsert', () => {
-  const tables: Tables = [{ from: 'order', into: 'orders', key: 'id', on: { Changed: 'upsert', Erased: 'delete', Viewed: 'ignore' } }]
+  const tables: Tables = [
+    { from: 'order', into: 'orders', key: 'id', on: { Changed: 'upsert', Erased: 'delete', Viewed: 'ignore' } },
+  ]
 
   it('refuses an absent field by the names of column and path, and takes JSON null as a value', async () => {
     await database.query(ORDERS)
@@ -76,7 +83,12 @@ describe('upsert', () => {
     await database.query(ORDERS)
     const lane = await (await open(tables)).claim(at(0))
     await expect(
-      apply(lane, { type: 'Viewed', key: 'a' }, { type: 'Changed', key: 'a', payload: { total: 1, note: '' } }, { type: 'Shipped', key: 'a' }),
+      apply(
+        lane,
+        { type: 'Viewed', key: 'a' },
+        { type: 'Changed', key: 'a', payload: { total: 1, note: '' } },
+        { type: 'Shipped', key: 'a' },
+      ),
     ).rejects.toMatchObject({
       code: 'MILLRACE_EVENT_UNMAPPED',
       fields: { type: 'Shipped', aggregate: 'order', position: stream.at, table: 'public.orders' },
@@ -101,7 +113,9 @@ describe('upsert', () => {
       ['{"total":1,"note":"x"},{"total":2', /expected nothing more at byte/],
       ['{"total":1,"note":"\ud800', /cannot be read/],
     ] as const)
-      await expect(lane.apply({ ...batchOf([stream.next({ type: 'Changed', key: 'a', payload })], 1n), moves: [] })).rejects.toThrow(message)
+      await expect(
+        lane.apply({ ...batchOf([stream.next({ type: 'Changed', key: 'a', payload })], 1n), moves: [] }),
+      ).rejects.toThrow(message)
   })
 
   it('says once which fields nothing takes, or halts by their names', async () => {
@@ -112,11 +126,14 @@ describe('upsert', () => {
     sinks.push(sink)
     await sink.init()
     const lane = await sink.claim(at(0))
-    for (const note of ['x', 'y']) await apply(lane, { type: 'Changed', key: 'a', payload: { total: 1, note, extra: { deep: 1 } } })
+    for (const note of ['x', 'y'])
+      await apply(lane, { type: 'Changed', key: 'a', payload: { total: 1, note, extra: { deep: 1 } } })
     expect(said).toEqual([{ aggregate: 'order', type: 'Changed', fields: ['extra'] }])
     const strict = await (await open(tables, { unknownFields: 'halt' })).claim(at(1))
     stream = eventStream()
-    await expect(apply(strict, { type: 'Changed', key: 'b', payload: { total: 1, note: '', extra: 1 } })).rejects.toThrow(/nothing takes: extra/)
+    await expect(apply(strict, { type: 'Changed', key: 'b', payload: { total: 1, note: '', extra: 1 } })).rejects.toThrow(
+      /nothing takes: extra/,
+    )
   })
 
   it('follows naming, takes nested paths and the event’s own values, and leaves columns to the database', async () => {
@@ -135,15 +152,33 @@ describe('upsert', () => {
       ])
     ).claim(at(0))
     const id = '0197aaaa-0000-7000-8000-000000000001'
-    await apply(lane, { type: 'Changed', key: '1', id, payload: '{"personNo":1,"fullName":"Åsa","address":{ "city" : "Umeå", "no":1.0 }}' })
-    expect(await rows('select person_no, full_name, city, address::text, made, seen_at is not null as seen, event, upper from people')).toEqual([
-      { person_no: 1, full_name: 'Åsa', city: 'Umeå', address: '{ "city" : "Umeå", "no":1.0 }', made: 'by us', seen: true, event: id, upper: 'ÅSA' },
+    await apply(lane, {
+      type: 'Changed',
+      key: '1',
+      id,
+      payload: '{"personNo":1,"fullName":"Åsa","address":{ "city" : "Umeå", "no":1.0 }}',
+    })
+    expect(
+      await rows('select person_no, full_name, city, address::text, made, seen_at is not null as seen, event, upper from people'),
+    ).toEqual([
+      {
+        person_no: 1,
+        full_name: 'Åsa',
+        city: 'Umeå',
+        address: '{ "city" : "Umeå", "no":1.0 }',
+        made: 'by us',
+        seen: true,
+        event: id,
+        upper: 'ÅSA',
+      },
     ])
   })
 
   it('gives one event to several tables, keyed by several columns of the payload where they say so', async () => {
     await database.query(ORDERS)
-    await database.query('create table lines (order_id text, line int, product text, _millrace_position text collate "C", primary key (order_id, line))')
+    await database.query(
+      'create table lines (order_id text, line int, product text, _millrace_position text collate "C", primary key (order_id, line))',
+    )
     const lane = await (
       await open([
         { from: 'order', into: 'orders', key: 'id', on: { LineAdded: 'ignore', LineRemoved: 'ignore', Changed: 'upsert' } },
@@ -177,7 +212,9 @@ describe('merge', () => {
 
   for (const together of [true, false])
     it(`writes the columns that are present and leaves the others, ${together ? 'in one batch' : 'event by event'}`, async () => {
-      await database.query(`create table orders (id text primary key, total numeric not null default 5, note text default 'new', _millrace_position text collate "C")`)
+      await database.query(
+        `create table orders (id text primary key, total numeric not null default 5, note text default 'new', _millrace_position text collate "C")`,
+      )
       const lane = await (await open(tables)).claim(at(0))
       const history: EventSpec[] = [
         { type: 'Changed', key: 'a', payload: '{"total":1.10,"note":"one"}' },
@@ -203,7 +240,9 @@ describe('merge', () => {
     })
 
   it('updates a row without its not-null columns, and inserts none without them', async () => {
-    await database.query(`create table orders (id text primary key, total numeric not null, note text, _millrace_position text collate "C")`)
+    await database.query(
+      `create table orders (id text primary key, total numeric not null, note text, _millrace_position text collate "C")`,
+    )
     const lane = await (await open(tables)).claim(at(0))
     await apply(lane, { type: 'Changed', key: 'a', payload: { total: 1, note: 'x' } })
     await apply(lane, { type: 'Paid', key: 'a', payload: { note: 'y' } })
@@ -217,8 +256,12 @@ describe('merge', () => {
   it('is refused where one guard per row cannot order partial writes', async () => {
     const url = 'postgres://127.0.0.1/x'
     const merging = { from: 'order', into: 'orders', key: 'id', on: { Paid: 'merge' } }
-    expect(await issuesOf({ url, tables: [{ ...merging, key: ['id', 'line'] }] })).toEqual([expect.stringContaining('tables.0.key: merge needs')])
-    expect(await issuesOf({ url, tables: [{ ...merging, keyFrom: 'payload' }] })).toEqual([expect.stringContaining('tables.0.key: merge needs')])
+    expect(await issuesOf({ url, tables: [{ ...merging, key: ['id', 'line'] }] })).toEqual([
+      expect.stringContaining('tables.0.key: merge needs'),
+    ])
+    expect(await issuesOf({ url, tables: [{ ...merging, keyFrom: 'payload' }] })).toEqual([
+      expect.stringContaining('tables.0.key: merge needs'),
+    ])
     expect(await issuesOf({ url, tables: [merging, { ...merging, from: 'other', on: { X: 'upsert' } }] })).toEqual([
       expect.stringContaining('tables.0.on: public.orders is fed from several aggregate types'),
     ])
@@ -229,7 +272,15 @@ describe('append', () => {
   it('writes one row an event, once, whatever its aggregate', async () => {
     await database.query('create table log (event uuid primary key, "order" text, what text, total numeric)')
     const lane = await (
-      await open([{ from: 'order', into: 'log', key: 'event', columns: { order: '$key', what: '$type' }, on: { Changed: 'append', Paid: 'append' } }])
+      await open([
+        {
+          from: 'order',
+          into: 'log',
+          key: 'event',
+          columns: { order: '$key', what: '$type' },
+          on: { Changed: 'append', Paid: 'append' },
+        },
+      ])
     ).claim(at(0))
     const id = '0197aaaa-0000-7000-8000-000000000001'
     await apply(
@@ -247,7 +298,9 @@ describe('append', () => {
 
   it('does not go with writes of aggregates', async () => {
     const table = { from: 'order', into: 'log', key: 'event', on: { Changed: 'append', Paid: 'upsert' } }
-    expect(await issuesOf({ url: 'postgres://127.0.0.1/x', tables: [table] })).toEqual([expect.stringContaining('append does not go with')])
+    expect(await issuesOf({ url: 'postgres://127.0.0.1/x', tables: [table] })).toEqual([
+      expect.stringContaining('append does not go with'),
+    ])
   })
 })
 
@@ -258,11 +311,17 @@ describe('the mapping', () => {
     await database.query(ORDERS)
     await (await open([table])).claim(at(0))
     const claim = async (changed: object) => (await open([{ ...table, ...changed }])).claim(at(0))
-    const refused = (message: RegExp) => ({ code: 'MILLRACE_MAPPING_CHANGED', message: expect.stringMatching(message), remedy: expect.stringContaining('millrace rebuild replica') })
+    const refused = (message: RegExp) => ({
+      code: 'MILLRACE_MAPPING_CHANGED',
+      message: expect.stringMatching(message),
+      remedy: expect.stringContaining('millrace rebuild replica'),
+    })
     await expect(claim({ columns: { note: 'remark' } })).rejects.toMatchObject(refused(/public\.orders\.note was mapped to note/))
     await expect(claim({ columns: { note: false } })).rejects.toMatchObject(refused(/public\.orders\.note was mapped/))
     await expect(claim({ on: { Changed: 'merge' } })).rejects.toMatchObject(refused(/Changed was upsert on public\.orders/))
-    await expect(claim({ from: 'other' })).rejects.toMatchObject(refused(/public\.orders was fed from order; public\.orders was not fed from other/))
+    await expect(claim({ from: 'other' })).rejects.toMatchObject(
+      refused(/public\.orders was fed from order; public\.orders was not fed from other/),
+    )
     await expect(claim({ guard: 'table' })).rejects.toMatchObject(refused(/the guard of public\.orders was column/))
     await database.query('alter table orders add column later text')
     await expect(claim({})).rejects.toMatchObject(refused(/public\.orders\.later was not mapped/))
@@ -274,7 +333,9 @@ describe('the mapping', () => {
     await (await open([table])).claim(at(0))
     await (await open([{ ...table, on: { Changed: 'upsert', Paid: 'ignore' } }])).claim(at(0))
     await (await open([table])).claim(at(0))
-    await expect((await open([{ ...table, on: { Changed: 'upsert', Paid: 'merge' } }])).claim(at(0))).rejects.toThrow(/Paid was ignore/)
+    await expect((await open([{ ...table, on: { Changed: 'upsert', Paid: 'merge' } }])).claim(at(0))).rejects.toThrow(
+      /Paid was ignore/,
+    )
   })
 
   it('halts when a table is added to a sink that has applied events', async () => {

@@ -22,8 +22,17 @@ function expected(value: unknown, path: readonly string[]): unknown {
 
 describe('the payload reader', () => {
   it('gives values as they were written, digits, spaces and escapes included', () => {
-    const text = ' {"total" : 1.10 ,\n"id":9007199254740993,"address":{ "city":"\\u0041\\n", "zip":[1,{}] }, "\\u00e9\\"\\\\": 1e400 } '
-    expect(valuesOf(text)).toEqual(['9007199254740993', '1.10', '"\\u0041\\n"', '{ "city":"\\u0041\\n", "zip":[1,{}] }', null, '1e400', null])
+    const text =
+      ' {"total" : 1.10 ,\n"id":9007199254740993,"address":{ "city":"\\u0041\\n", "zip":[1,{}] }, "\\u00e9\\"\\\\": 1e400 } '
+    expect(valuesOf(text)).toEqual([
+      '9007199254740993',
+      '1.10',
+      '"\\u0041\\n"',
+      '{ "city":"\\u0041\\n", "zip":[1,{}] }',
+      null,
+      '1e400',
+      null,
+    ])
   })
 
   it('tells what is absent from what is null', () => {
@@ -49,8 +58,13 @@ describe('the payload reader', () => {
       value: fc.oneof({ maxDepth: 4 }, fc.jsonValue({ maxDepth: 1 }), fc.array(tie('value'), { maxLength: 3 }), tie('object')),
       object: fc.dictionary(name, tie('value'), { maxKeys: 6, noNullPrototype: true }),
     }))
-    const spaced = fc.tuple(value, fc.constantFrom(undefined, 1, '\t\r\n')).map(([json, space]) => JSON.stringify(json, null, space))
-    const damage = fc.tuple(fc.nat(), fc.constantFrom('', '"', '\\', '{', '}', ',', ':', '0', '-', '.', 'e', '\\u00', '\u0001', ' ', '[', ']', 'null'))
+    const spaced = fc
+      .tuple(value, fc.constantFrom(undefined, 1, '\t\r\n'))
+      .map(([json, space]) => JSON.stringify(json, null, space))
+    const damage = fc.tuple(
+      fc.nat(),
+      fc.constantFrom('', '"', '\\', '{', '}', ',', ':', '0', '-', '.', 'e', '\\u00', '\u0001', ' ', '[', ']', 'null'),
+    )
     const damaged = fc.tuple(spaced, fc.array(damage, { maxLength: 2 })).map(([text, edits]) =>
       edits.reduce((damaged, [place, insert]) => {
         const at = place % (damaged.length + 1)

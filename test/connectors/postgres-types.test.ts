@@ -11,7 +11,11 @@ const VALUES = [
   ['bigint', '9007199254740993', '9007199254740993'],
   ['bigint', '"-9223372036854775808"', '-9223372036854775808'],
   ['numeric', '1.10', '1.10'],
-  ['numeric', '123456789012345678901234567890.123456789012345678901234567890', '123456789012345678901234567890.123456789012345678901234567890'],
+  [
+    'numeric',
+    '123456789012345678901234567890.123456789012345678901234567890',
+    '123456789012345678901234567890.123456789012345678901234567890',
+  ],
   ['numeric', '"NaN"', 'NaN'],
   ['numeric', '1e400', `1${'0'.repeat(400)}`],
   ['numeric(10,2)', '1.1', '1.10'],
@@ -100,7 +104,9 @@ for (const [server, start] of servers)
       database = await start()
       client = new pg.Client({ connectionString: database.url, options: '-c timezone=UTC' })
       await client.connect()
-      await client.query(`create type mood as enum ('ok', 'sad'); create domain positive as int check (value > 0); create type pair as (x bigint, y text)`)
+      await client.query(
+        `create type mood as enum ('ok', 'sad'); create domain positive as int check (value > 0); create type pair as (x bigint, y text)`,
+      )
     })
     afterAll(async () => {
       await client?.end()

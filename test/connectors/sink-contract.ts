@@ -45,9 +45,15 @@ export function sinkContract(name: string, start: () => Promise<SinkUnderTest>):
         stream.next({ type: under.types.write, key: prefix + key, payload: under.payload(prefix + key, text) })
       const erase = (key: string) => stream.next({ type: under.types.remove, key: prefix + key })
       const unfit = (key: string) =>
-        stream.next({ type: under.types.write, key: prefix + key, payload: (under.unfit as (key: string) => unknown)(prefix + key) })
+        stream.next({
+          type: under.types.write,
+          key: prefix + key,
+          payload: (under.unfit as (key: string) => unknown)(prefix + key),
+        })
       const shown = async () =>
-        Object.fromEntries([...(await under.rows())].flatMap(([key, text]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), text]] : [])))
+        Object.fromEntries(
+          [...(await under.rows())].flatMap(([key, text]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), text]] : [])),
+        )
       return { partition, stream, write, erase, unfit, shown }
     }
 
@@ -187,7 +193,8 @@ export function sinkContract(name: string, start: () => Promise<SinkUnderTest>):
       const lanes = [await sink.claim(one.partition), await sink.claim(two.partition)] as const
       await Promise.all(
         [one, two].map(async ({ write }, index) => {
-          for (let n = 0; n < 20; n++) await lanes[index as 0 | 1].apply(batchOf([write('a', `${n}`), write(`${n}`, 'x')], BigInt(n + 1)))
+          for (let n = 0; n < 20; n++)
+            await lanes[index as 0 | 1].apply(batchOf([write('a', `${n}`), write(`${n}`, 'x')], BigInt(n + 1)))
         }),
       )
       expect((await one.shown()).a).toBe('19')
@@ -196,22 +203,25 @@ export function sinkContract(name: string, start: () => Promise<SinkUnderTest>):
       for (const { partition } of [one, two]) expect(known).toContain(`${partition.topic}/${partition.partition}@20`)
     })
 
-    checkpoints('applies all or nothing: an event that does not fit is named, and what stands before it can be applied', async () => {
-      if (under.unfit === null) return
-      const { partition, write, unfit, shown, stream } = fresh()
-      const lane = await sink.claim(partition)
-      await lane.apply(batchOf([write('a', 'one')], 1n))
-      const fit = write('a', 'two')
-      const bad = unfit('b')
-      const after = write('c', 'never')
-      const error = await lane.apply(batchOf([fit, bad, after], 4n)).catch((caught: unknown) => caught)
-      expect(error).toMatchObject({ fields: { position: bad.position, source: stream.source } })
-      expect(policyFor(error)).toBe('halt')
-      expect(await shown()).toEqual({ a: 'one' })
-      expect((await lane.reread()).offset).toBe(1n)
-      await lane.apply(batchOf([fit], 2n))
-      expect(await shown()).toEqual({ a: 'two' })
-      await lane.release()
-    })
+    checkpoints(
+      'applies all or nothing: an event that does not fit is named, and what stands before it can be applied',
+      async () => {
+        if (under.unfit === null) return
+        const { partition, write, unfit, shown, stream } = fresh()
+        const lane = await sink.claim(partition)
+        await lane.apply(batchOf([write('a', 'one')], 1n))
+        const fit = write('a', 'two')
+        const bad = unfit('b')
+        const after = write('c', 'never')
+        const error = await lane.apply(batchOf([fit, bad, after], 4n)).catch((caught: unknown) => caught)
+        expect(error).toMatchObject({ fields: { position: bad.position, source: stream.source } })
+        expect(policyFor(error)).toBe('halt')
+        expect(await shown()).toEqual({ a: 'one' })
+        expect((await lane.reread()).offset).toBe(1n)
+        await lane.apply(batchOf([fit], 2n))
+        expect(await shown()).toEqual({ a: 'two' })
+        await lane.release()
+      },
+    )
   })
 }

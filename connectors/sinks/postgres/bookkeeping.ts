@@ -66,7 +66,13 @@ export function openBookkeeping(pool: pg.Pool, schema: string, sink: string, own
 
   return {
     async checkpoints() {
-      const rows = await db.selectFrom('checkpoint').select(COLUMNS).where('sink', '=', sink).orderBy('topic').orderBy('partition').execute()
+      const rows = await db
+        .selectFrom('checkpoint')
+        .select(COLUMNS)
+        .where('sink', '=', sink)
+        .orderBy('topic')
+        .orderBy('partition')
+        .execute()
       const partitions = Map.groupBy(rows, ({ topic, partition }) => `${topic}/${partition}`)
       return [...partitions.values()].map((group) => checkpointOf(group[0] as Row, group))
     },
@@ -144,8 +150,12 @@ function checkpointOf({ topic, partition }: TopicPartition, rows: readonly Row[]
 }
 
 export function fenced({ topic, partition }: TopicPartition): MillraceError {
-  return new MillraceError('MILLRACE_SINK_FENCED', `another owner has ${topic}/${partition}, or its checkpoint was moved; nothing was written`, {
-    remedy: 'nothing, if another process took the partition over; else look for two pipelines that use one sink name',
-    fields: { topic, partition },
-  })
+  return new MillraceError(
+    'MILLRACE_SINK_FENCED',
+    `another owner has ${topic}/${partition}, or its checkpoint was moved; nothing was written`,
+    {
+      remedy: 'nothing, if another process took the partition over; else look for two pipelines that use one sink name',
+      fields: { topic, partition },
+    },
+  )
 }

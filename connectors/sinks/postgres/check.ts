@@ -40,20 +40,30 @@ type Add = (level: Finding['level'], message: string, remedy?: string) => void
 
 function checkBookkeeping({ schema }: PostgresSinkSettings, catalog: ReadonlyMap<string, CatalogTable>, add: Add): void {
   const missing = BOOKKEEPING.filter((name) => !catalog.has(`${schema}.${name}`))
-  if (missing.length > 0) add('blocker', `its bookkeeping is missing (${missing.map((name) => `${schema}.${name}`).join(', ')})`, 'millrace init')
+  if (missing.length > 0)
+    add('blocker', `its bookkeeping is missing (${missing.map((name) => `${schema}.${name}`).join(', ')})`, 'millrace init')
   for (const name of BOOKKEEPING) {
     const lacking = catalog.get(`${schema}.${name}`)?.lacking ?? []
     if (lacking.length > 0)
-      add('blocker', `the role may not ${lacking.join(', ')} on ${schema}.${name}`, `grant ${lacking.join(', ')} on ${schema}.${name} to …`)
+      add(
+        'blocker',
+        `the role may not ${lacking.join(', ')} on ${schema}.${name}`,
+        `grant ${lacking.join(', ')} on ${schema}.${name} to …`,
+      )
   }
 }
 
 function checkTable(table: TableSettings, found: CatalogTable | undefined, add: Add): void {
   const name = targetName(table)
   const quoted = `${pg.escapeIdentifier(table.into.schema)}.${pg.escapeIdentifier(table.into.name)}`
-  if (found === undefined) return add('blocker', `there is no table ${name}, or the role may not see its schema`, `create table ${quoted} (…)`)
+  if (found === undefined)
+    return add('blocker', `there is no table ${name}, or the role may not see its schema`, `create table ${quoted} (…)`)
   if (found.lacking.length > 0)
-    add('blocker', `the role may not ${found.lacking.join(', ')} on ${name}`, `grant ${found.lacking.join(', ')} on ${quoted} to …`)
+    add(
+      'blocker',
+      `the role may not ${found.lacking.join(', ')} on ${name}`,
+      `grant ${found.lacking.join(', ')} on ${quoted} to …`,
+    )
 
   const missing = [...new Set([...table.key, ...Object.keys(table.columns)])].filter((column) => !found.columns.has(column))
   for (const column of missing) add('blocker', `${name} has no column ${column}`)
@@ -67,7 +77,11 @@ function checkTable(table: TableSettings, found: CatalogTable | undefined, add: 
       )
     for (const column of table.key)
       if (!found.columns.get(column)?.notNull)
-        add('warning', `${name}.${column} is part of the key and may be null`, `alter table ${quoted} alter column ${pg.escapeIdentifier(column)} set not null`)
+        add(
+          'warning',
+          `${name}.${column} is part of the key and may be null`,
+          `alter table ${quoted} alter column ${pg.escapeIdentifier(column)} set not null`,
+        )
   }
   checkGuard(table, found, quoted, add)
 
@@ -80,7 +94,8 @@ function checkTable(table: TableSettings, found: CatalogTable | undefined, add: 
       add('blocker', `${name}.${column} must not be null, has no default, and is not mapped`)
   }
   const unused = [...written].filter((column) => originOf(table, column) === '$key' && !table.key.includes(column))
-  if (unused.length > 0 && keyedByAggregate(table)) add('warning', `${name}.${unused.join(', ')} takes the aggregate id, as its key does`)
+  if (unused.length > 0 && keyedByAggregate(table))
+    add('warning', `${name}.${unused.join(', ')} takes the aggregate id, as its key does`)
 }
 
 function checkGuard(table: TableSettings, found: CatalogTable, quoted: string, add: Add): void {

@@ -33,7 +33,8 @@ const REMEDY: Partial<Record<ErrorCode, string>> = {
 
 export function said(error: unknown): Said {
   const cause = error instanceof StatementFailure ? error.cause : error
-  if (!(cause instanceof Error)) return { state: null, message: String(cause), table: undefined, column: undefined, constraint: undefined }
+  if (!(cause instanceof Error))
+    return { state: null, message: String(cause), table: undefined, column: undefined, constraint: undefined }
   const fields = cause as Error & { code?: unknown; table?: string; column?: string; constraint?: string }
   // several addresses were tried and each failed
   const message = cause instanceof AggregateError && cause.message === '' ? cause.errors.map(String).join('; ') : cause.message
@@ -59,10 +60,12 @@ export function sinkError(error: unknown): MillraceError {
       ...(REMEDY[code] !== undefined && { remedy: REMEDY[code] }),
       ...(state !== null && { fields: { cause: state } }),
     })
-  if (state !== null && SQLSTATE.test(state)) return made(byState(state), `the sink's Postgres said: ${safe(state, message)} (${state})`)
+  if (state !== null && SQLSTATE.test(state))
+    return made(byState(state), `the sink's Postgres said: ${safe(state, message)} (${state})`)
   if ((state !== null && TLS.test(state)) || /does not support SSL|establishing an SSL/.test(message))
     return made('MILLRACE_TLS', `the connection to the sink's Postgres could not be secured: ${message}`)
-  if (state === null && /password|SASL|SCRAM/i.test(message)) return made('MILLRACE_SINK_AUTH', `the sink's Postgres did not let us in: ${message}`)
+  if (state === null && /password|SASL|SCRAM/i.test(message))
+    return made('MILLRACE_SINK_AUTH', `the sink's Postgres did not let us in: ${message}`)
   return made('MILLRACE_SINK_UNREACHABLE', `the sink's Postgres cannot be reached: ${message}`)
 }
 

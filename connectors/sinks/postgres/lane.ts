@@ -91,7 +91,8 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
       const culprit = planned.flatMap((own, index) => own.map(() => batch.events[index] as Event))[at]
       if (statement === undefined || culprit === undefined) throw unfit(partition, null, fault, why)
       const table = why.table ?? statement.feed.target.name
-      const column = why.column ?? (fault === 'data' ? ((await misfit(pool, statement).catch(() => null)) ?? undefined) : undefined)
+      const column =
+        why.column ?? (fault === 'data' ? ((await misfit(pool, statement).catch(() => null)) ?? undefined) : undefined)
       throw unfit(partition, culprit, fault, { ...why, table, column })
     }
   }
@@ -167,7 +168,9 @@ function textArray(values: readonly (string | null)[]): string {
 function unfit(partition: TopicPartition, event: Event | null, fault: Fault, why: Said): MillraceError {
   const { state, table, column, constraint } = why
   const means = STATE_MEANS[state ?? ''] ?? 'the database refuses it'
-  const where = [column && `column ${column}`, constraint && `constraint ${constraint}`, table && `table ${table}`, state].filter(Boolean).join(', ')
+  const where = [column && `column ${column}`, constraint && `constraint ${constraint}`, table && `table ${table}`, state]
+    .filter(Boolean)
+    .join(', ')
   const fields = {
     ...(state !== null && { cause: state }),
     ...(table !== undefined && { table }),
@@ -176,10 +179,22 @@ function unfit(partition: TopicPartition, event: Event | null, fault: Fault, why
   }
   if (fault === 'data' && event !== null) return rejected(partition, null, event, `${means} (${where})`, fields)
   if (fault === 'data')
-    return new MillraceError('MILLRACE_EVENT_REJECTED', `an event of a batch of ${partition.topic}/${partition.partition} cannot be applied: ${means} (${where})`, { fields })
+    return new MillraceError(
+      'MILLRACE_EVENT_REJECTED',
+      `an event of a batch of ${partition.topic}/${partition.partition} cannot be applied: ${means} (${where})`,
+      { fields },
+    )
   const which = event === null ? 'a batch' : `the event ${event.position} (${event.type}, id ${event.id})`
-  return new MillraceError('MILLRACE_EVENT_CONFLICT', `${which} of ${partition.topic}/${partition.partition} cannot be applied: ${means} (${where})`, {
-    remedy: 'it is tried again while other partitions may still bring what it waits for; if it stays, correct the row or the constraint',
-    fields: { ...(event === null ? { topic: partition.topic, partition: partition.partition } : eventFields(partition, event)), ...fields },
-  })
+  return new MillraceError(
+    'MILLRACE_EVENT_CONFLICT',
+    `${which} of ${partition.topic}/${partition.partition} cannot be applied: ${means} (${where})`,
+    {
+      remedy:
+        'it is tried again while other partitions may still bring what it waits for; if it stays, correct the row or the constraint',
+      fields: {
+        ...(event === null ? { topic: partition.topic, partition: partition.partition } : eventFields(partition, event)),
+        ...fields,
+      },
+    },
+  )
 }

@@ -1,7 +1,14 @@
 import { MillraceError } from '../../../src/core/errors.ts'
 import { topicOf } from '../../../src/core/topic-template.ts'
 import type { CatalogTable } from './catalog.ts'
-import { EVENT_VALUES, type EventValue, GUARD_COLUMN, type Operation, type PostgresSinkSettings, type TableSettings } from './options.ts'
+import {
+  EVENT_VALUES,
+  type EventValue,
+  GUARD_COLUMN,
+  type Operation,
+  type PostgresSinkSettings,
+  type TableSettings,
+} from './options.ts'
 import { type PayloadReader, payloadReader } from './payload.ts'
 import { type FieldName, fieldNamed } from './rows.ts'
 
@@ -47,7 +54,9 @@ export interface MappedColumn {
 export interface KeptMapping {
   readonly key: readonly string[]
   readonly guard: string
-  readonly feeds: Readonly<Record<string, { readonly columns: Readonly<Record<string, string>>; readonly on: Readonly<Record<string, Operation>> }>>
+  readonly feeds: Readonly<
+    Record<string, { readonly columns: Readonly<Record<string, string>>; readonly on: Readonly<Record<string, Operation>> }>
+  >
 }
 
 export function targetName({ into }: TableSettings): string {
@@ -93,7 +102,14 @@ export function resolveFeeds(settings: PostgresSinkSettings, catalog: ReadonlyMa
   const targets = new Map<string, Target>()
   for (const table of settings.tables) {
     const name = targetName(table)
-    if (!targets.has(name)) targets.set(name, targetOf(table, settings.tables.filter((other) => targetName(other) === name)))
+    if (!targets.has(name))
+      targets.set(
+        name,
+        targetOf(
+          table,
+          settings.tables.filter((other) => targetName(other) === name),
+        ),
+      )
   }
   const feeds = settings.tables.map((table) => {
     const name = targetName(table)
@@ -116,8 +132,17 @@ function passOverFields(feed: Feed, other: Feed): void {
 function targetOf(first: TableSettings, feeding: readonly TableSettings[]): Target {
   const { schema, name: table } = first.into
   const rows = isAppend(first) ? 'append' : 'keyed'
-  const ownedByAggregate = feeding.length === 1 && (keyedByAggregate(first) || first.key.some((column) => originOf(first, column) === '$key'))
-  return { name: targetName(first), schema, table, key: first.key, guard: first.guard, rows, shared: rows === 'keyed' && !ownedByAggregate }
+  const ownedByAggregate =
+    feeding.length === 1 && (keyedByAggregate(first) || first.key.some((column) => originOf(first, column) === '$key'))
+  return {
+    name: targetName(first),
+    schema,
+    table,
+    key: first.key,
+    guard: first.guard,
+    rows,
+    shared: rows === 'keyed' && !ownedByAggregate,
+  }
 }
 
 function feedOf(table: TableSettings, target: Target, catalog: CatalogTable): Feed {
@@ -164,7 +189,10 @@ export function keptMapping(target: Target, feeds: readonly Feed[]): KeptMapping
         feed.from,
         {
           columns: Object.fromEntries(
-            feed.columns.map(({ name, from }) => [name, typeof from === 'number' ? (feed.paths[from] as string[]).join('.') : from]),
+            feed.columns.map(({ name, from }) => [
+              name,
+              typeof from === 'number' ? (feed.paths[from] as string[]).join('.') : from,
+            ]),
           ),
           on: Object.fromEntries(feed.operations),
         },
@@ -190,7 +218,9 @@ export function mappingChanges(name: string, kept: KeptMapping, now: KeptMapping
     }
     for (const column of union(before.columns, after.columns))
       if (before.columns[column] !== after.columns[column])
-        changes.push(`${name}.${column} was ${before.columns[column] === undefined ? 'not mapped' : `mapped to ${before.columns[column]}`}`)
+        changes.push(
+          `${name}.${column} was ${before.columns[column] === undefined ? 'not mapped' : `mapped to ${before.columns[column]}`}`,
+        )
     for (const type of union(before.on, after.on)) {
       const [was, is] = [before.on[type], after.on[type]]
       if (was !== undefined && is !== undefined && was !== is) changes.push(`${type} was ${was} on ${name}`)

@@ -64,7 +64,10 @@ export const GUARD_COLUMN = '_millrace_position'
 const expects = (what: string): { error: string } => ({ error: `expected ${what}` })
 const nameBytes = (value: string): boolean => new TextEncoder().encode(value).length <= 63
 const name = (what: string): z.ZodString =>
-  z.string(expects(what)).min(1, expects(what)).refine(nameBytes, expects(`${what} of at most 63 bytes`)) as z.ZodString
+  z
+    .string(expects(what))
+    .min(1, expects(what))
+    .refine(nameBytes, expects(`${what} of at most 63 bytes`)) as z.ZodString
 const duration = z
   .union([z.string(), z.number()], expects(DURATION))
   .refine((value) => (parseDuration(value) ?? 0) > 0, expects(DURATION))
@@ -75,7 +78,10 @@ const PATH = `a path such as address.city, one of ${EVENT_VALUES.join(', ')}, or
 const isEventValue = (value: string): value is EventValue => (EVENT_VALUES as readonly string[]).includes(value)
 const path = z
   .string(expects(PATH))
-  .refine((value) => isEventValue(value) || (!value.startsWith('$') && value.split('.').every((field) => field !== '')), expects(PATH))
+  .refine(
+    (value) => isEventValue(value) || (!value.startsWith('$') && value.split('.').every((field) => field !== '')),
+    expects(PATH),
+  )
 
 const OPERATIONS = ['upsert', 'merge', 'append', 'delete', 'ignore'] as const
 
@@ -90,7 +96,10 @@ const table = z
         return { schema: dot === -1 ? 'public' : value.slice(0, dot), name: value.slice(dot + 1) }
       }),
     key: z
-      .union([name('a column'), z.array(name('a column')).min(1, expects('at least one column'))], expects('a column or a list of columns'))
+      .union(
+        [name('a column'), z.array(name('a column')).min(1, expects('at least one column'))],
+        expects('a column or a list of columns'),
+      )
       .transform((value) => (typeof value === 'string' ? [value] : value)),
     keyFrom: z.enum(['aggregate', 'payload'], expects('aggregate or payload')).optional(),
     naming: z.enum(['same', 'snake_case'], expects('same or snake_case')).default('same'),
@@ -108,7 +117,8 @@ const table = z
     if (appends && (kinds.has('upsert') || kinds.has('merge') || kinds.has('delete')))
       issue(['on'], 'append does not go with upsert, merge or delete: its rows are events, theirs are aggregates')
     if (appends && key.length > 1) issue(['key'], 'with append the key is one column, which takes the id of the event')
-    if (appends && (columns[key[0] as string] ?? '$id') !== '$id') issue(['columns', key[0] as string], 'with append the key takes $id')
+    if (appends && (columns[key[0] as string] ?? '$id') !== '$id')
+      issue(['columns', key[0] as string], 'with append the key takes $id')
     if (kinds.has('merge') && (key.length > 1 || keyFrom === 'payload'))
       issue(['key'], 'merge needs the aggregate id as its key: partial writes of one row must come in one order')
     for (const column of key) if (columns[column] === false) issue(['columns', column], 'a column of the key cannot be left out')
@@ -119,7 +129,10 @@ export const postgresSinkOptions = z
   .strictObject({
     url: text,
     password: z
-      .union([z.string(), z.custom<() => string | Promise<string>>((value) => typeof value === 'function')], expects('a string or a function'))
+      .union(
+        [z.string(), z.custom<() => string | Promise<string>>((value) => typeof value === 'function')],
+        expects('a string or a function'),
+      )
       .optional(),
     tls: z
       .strictObject({
@@ -145,11 +158,13 @@ export const postgresSinkOptions = z
       const issue = (path: PropertyKey[], message: string): void =>
         context.addIssue({ code: 'custom', path: ['tables', index, ...path], message })
       const target = `${into.schema}.${into.name}`
-      if (feeds.has(`${from} ${target}`)) issue(['into'], `${target} is fed from ${from} twice: say all its event types in one place`)
+      if (feeds.has(`${from} ${target}`))
+        issue(['into'], `${target} is fed from ${from} twice: say all its event types in one place`)
       feeds.set(`${from} ${target}`, index)
       const others = tables.filter((other) => other.into.schema === into.schema && other.into.name === into.name)
       if (others.some((other) => other.guard !== guard)) issue(['guard'], `${target} is fed twice, with different guards`)
-      if (others.some((other) => other.key.join('\0') !== key.join('\0'))) issue(['key'], `${target} is fed twice, with different keys`)
+      if (others.some((other) => other.key.join('\0') !== key.join('\0')))
+        issue(['key'], `${target} is fed twice, with different keys`)
       if (others.length > 1 && Object.values(on).includes('merge'))
         issue(['on'], `${target} is fed from several aggregate types: one guard per row cannot order the partial writes of merge`)
     }

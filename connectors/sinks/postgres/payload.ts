@@ -115,8 +115,7 @@ export function payloadReader(paths: readonly (readonly string[])[]): PayloadRea
   }
 
   function word(letters: string): void {
-    for (let index = 0; index < letters.length; index++, at++)
-      if (text[at] !== letters.charCodeAt(index)) fail(letters)
+    for (let index = 0; index < letters.length; index++, at++) if (text[at] !== letters.charCodeAt(index)) fail(letters)
   }
 
   function value(known: readonly Field[], depth: number): void {

@@ -46,7 +46,10 @@ export function planEvents(planning: Planning, events: readonly Event[]): readon
       if (!(caught instanceof MillraceError)) throw caught
       const { position, source } = caught.fields
       error = caught
-      fit = fit.slice(0, fit.findIndex((event) => event.position === position && event.source === source))
+      fit = fit.slice(
+        0,
+        fit.findIndex((event) => event.position === position && event.source === source),
+      )
     }
   }
   for (const group of byTarget(planning.feeds)) {
@@ -58,7 +61,10 @@ export function planEvents(planning: Planning, events: readonly Event[]): readon
   return statements
 }
 
-function firstUnmapped({ feeds, partition }: Planning, events: readonly Event[]): { fit: readonly Event[]; error: MillraceError | null } {
+function firstUnmapped(
+  { feeds, partition }: Planning,
+  events: readonly Event[],
+): { fit: readonly Event[]; error: MillraceError | null } {
   for (const [index, event] of events.entries())
     for (const { feed } of feeds)
       if (!feed.operations.has(event.type)) return { fit: events.slice(0, index), error: unmapped(partition, feed, event) }
@@ -75,7 +81,7 @@ function planFeed(planning: Planning, planned: PlannedFeed, events: readonly Eve
   const { feed, statements } = planned
   const merges = events.some((event) => feed.operations.get(event.type) === 'merge')
   if (merges) return planMerges(planning, planned, events)
-  const writer = rowWriter()
+  const writer = rowWriter(bytesOf(feed, events))
   for (const event of events) {
     const operation = feed.operations.get(event.type)
     if (operation !== 'ignore') writeRow(planning, feed, event, operation === 'delete' ? 'd' : 'u', writer)
@@ -83,6 +89,13 @@ function planFeed(planning: Planning, planned: PlannedFeed, events: readonly Eve
   if (writer.count === 0) return []
   if (feed.target.rows === 'append') return [statement(planning, feed, statements.append, writer.take())]
   return writes(planning, planned, writer.take())
+}
+
+/** about what the rows of events take: whole payloads, a position, a key twice, and a name a column */
+function bytesOf({ columns }: Feed, events: readonly Event[]): number {
+  let bytes = 64
+  for (const { key, value } of events) bytes += 64 + 2 * key.length + (value?.length ?? 0) + 4 * columns.length
+  return bytes
 }
 
 function writes(planning: Planning, { feed, statements }: PlannedFeed, rows: Buffer): readonly PlannedStatement[] {
@@ -123,7 +136,12 @@ const NOTHING = new Int32Array(0)
 function readPayload({ partition }: Planning, feed: Feed, event: Event): Int32Array {
   if (feed.paths.length === 0) return NOTHING
   if (event.value === null)
-    throw rejected(partition, feed, event, `it is a tombstone, and ${feed.target.name} needs a payload for ${feed.operations.get(event.type)}`)
+    throw rejected(
+      partition,
+      feed,
+      event,
+      `it is a tombstone, and ${feed.target.name} needs a payload for ${feed.operations.get(event.type)}`,
+    )
   try {
     return feed.reader.read(event.value)
   } catch (error) {
@@ -167,14 +185,14 @@ function planMerges(planning: Planning, planned: PlannedFeed, events: readonly E
     const before = operation === 'merge' ? rows.get(key) : undefined
     rows.set(key, folded(planning, feed, event, operation === 'upsert', before))
   }
-  const whole = rowWriter()
+  const whole = rowWriter(bytesOf(feed, events))
   const partial = new Map<string, { present: readonly number[]; writer: RowWriter }>()
   for (const [key, row] of rows) {
     if (row.base !== null) writeFolded(whole, feed, key, row, row.base)
     if (row.base === 'u' || row.values === null) continue
     const present = [feed.aggregateKey as number, ...row.values.keys()].sort((a, b) => a - b)
     const set = present.join()
-    const group = partial.get(set) ?? { present, writer: rowWriter() }
+    const group = partial.get(set) ?? { present, writer: rowWriter(bytesOf(feed, events)) }
     partial.set(set, group)
     writeFolded(group.writer, feed, key, row, 'm')
   }
@@ -182,7 +200,9 @@ function planMerges(planning: Planning, planned: PlannedFeed, events: readonly E
     ...(whole.count === 0 ? [] : writes(planning, planned, whole.take())),
     ...[...partial.values()].flatMap(({ present, writer }) => {
       const text = writer.take()
-      return [statements.guard, statements.merge(present)].flatMap((sql) => (sql === null ? [] : [statement(planning, feed, sql, text)]))
+      return [statements.guard, statements.merge(present)].flatMap((sql) =>
+        sql === null ? [] : [statement(planning, feed, sql, text)],
+      )
     }),
   ]
 }
@@ -214,8 +234,7 @@ function writeFolded(writer: RowWriter, feed: Feed, key: string, row: Folded, op
   writer.text(KEY, key)
   if (operation !== 'd') {
     if (row.agreement !== null) writer.slice(AGREEMENT, row.agreement.bytes, row.agreement.start, row.agreement.end)
-    for (const [index, value] of row.values ?? [])
-      writeValue(writer, (feed.columns[index] as MappedColumn).field, value)
+    for (const [index, value] of row.values ?? []) writeValue(writer, (feed.columns[index] as MappedColumn).field, value)
   }
   writer.end()
 }
@@ -267,10 +286,16 @@ function unmapped(partition: TopicPartition, feed: Feed, event: Event): Millrace
 
 function absent(partition: TopicPartition, feed: Feed, event: Event, column: MappedColumn): MillraceError {
   const path = (feed.paths[column.from as number] as readonly string[]).join('.')
-  return rejected(partition, feed, event, `its payload has no ${path}, which the column ${column.name} of ${feed.target.name} takes`, {
-    column: column.name,
-    path,
-  })
+  return rejected(
+    partition,
+    feed,
+    event,
+    `its payload has no ${path}, which the column ${column.name} of ${feed.target.name} takes`,
+    {
+      column: column.name,
+      path,
+    },
+  )
 }
 
 export function rejected(

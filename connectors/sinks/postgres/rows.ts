@@ -12,7 +12,7 @@ export interface RowWriter {
   /** a JSON value, as it stands in the bytes */
   slice(field: FieldName, bytes: Uint8Array, start: number, end: number): void
   end(): void
-  /** the whole text; the writer is empty again */
+  /** the whole text; the writer is used up */
   take(): Buffer
 }
 
@@ -24,7 +24,6 @@ export function fieldNamed(name: string): FieldName {
   return Buffer.from(`,${JSON.stringify(name)}:`) as unknown as FieldName
 }
 
-const FIRST = 64 * 1024
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 /** from so many bytes on a native copy is faster than a loop */
@@ -32,8 +31,9 @@ const NATIVE_COPY = 48
 /** what a row holds beside its fields */
 const AROUND = 80
 
-export function rowWriter(): RowWriter {
-  let buffer = Buffer.allocUnsafe(FIRST)
+/** `expected`: how many bytes the rows will take, about */
+export function rowWriter(expected: number): RowWriter {
+  let buffer = Buffer.allocUnsafe(expected)
   let length = 0
   let count = 0
 
@@ -91,11 +91,7 @@ export function rowWriter(): RowWriter {
     take() {
       reserve(2)
       length += buffer.write(count === 0 ? '[]' : ']', length)
-      const taken = buffer.subarray(0, length)
-      buffer = Buffer.allocUnsafe(Math.max(FIRST, length))
-      length = 0
-      count = 0
-      return taken
+      return buffer.subarray(0, length)
     },
   }
   return writer

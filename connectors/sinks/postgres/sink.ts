@@ -32,7 +32,13 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
 
   /** The feeds as the replica's tables are now; the mapping that the sink was fed with must be the same. */
   async function resolved(): Promise<readonly Feed[]> {
-    const feeds = resolveFeeds(settings, await readCatalog(pool, settings.tables.map(({ into }) => into)))
+    const feeds = resolveFeeds(
+      settings,
+      await readCatalog(
+        pool,
+        settings.tables.map(({ into }) => into),
+      ),
+    )
     const kept = new Map((await bookkeeping.targets()).map((target) => [target.target, target]))
     const fed = (await bookkeeping.checkpoints()).some(({ positions }) => positions.size > 0)
     const changes: string[] = []
@@ -48,7 +54,8 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
       const changed = mappingChanges(target.name, before.mapping, now)
       changes.push(...changed)
       const merged = mergedMapping(before.mapping, now)
-      if (changed.length === 0 && JSON.stringify(merged) !== JSON.stringify(before.mapping)) await bookkeeping.keepTarget(target.name, merged)
+      if (changed.length === 0 && JSON.stringify(merged) !== JSON.stringify(before.mapping))
+        await bookkeeping.keepTarget(target.name, merged)
       if (before.source !== null) sources.set(target.name, before.source)
     }
     const names = new Set([...targets].map((target) => target.name))
@@ -70,7 +77,10 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
         if (unknownFields === 'halt')
           throw rejected(partition, feed, event, `its payload has fields that nothing takes: ${fields.join(', ')}`)
         for (const field of fields) feed.reader.passOver(field)
-        log.info({ aggregate: feed.from, type: event.type, fields }, 'payloads have fields that no table takes; they are passed over')
+        log.info(
+          { aggregate: feed.from, type: event.type, fields },
+          'payloads have fields that no table takes; they are passed over',
+        )
       },
     }
   }
@@ -93,7 +103,9 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
       .then((count) => {
         if (count > 0) log.info({ count }, 'old delete markers were forgotten')
       })
-      .catch((error: unknown) => log.warn({ err: sinkError(error) }, 'old delete markers could not be forgotten; they are looked for again'))
+      .catch((error: unknown) =>
+        log.warn({ err: sinkError(error) }, 'old delete markers could not be forgotten; they are looked for again'),
+      )
       .finally(() => {
         forgetting = null
       })
@@ -116,7 +128,10 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
       try {
         const planning = planningOf(await resolved(), partition)
         const claim = await bookkeeping.claim(partition)
-        return openLane({ pool, bookkeeping, schema, planning, admit: (events) => admit(planning, events), applied: forgetOld }, claim)
+        return openLane(
+          { pool, bookkeeping, schema, planning, admit: (events) => admit(planning, events), applied: forgetOld },
+          claim,
+        )
       } catch (error) {
         throw sinkError(error)
       }
@@ -138,10 +153,14 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
 }
 
 function mappingChanged(sink: string, changes: readonly string[]): MillraceError {
-  return new MillraceError('MILLRACE_MAPPING_CHANGED', `the mapping of the sink ${sink} is not the one its rows were written by: ${changes.join('; ')}`, {
-    remedy: `put the mapping back, or bring the rows to the new one: millrace rebuild ${sink} (coming; until then a sink of a new name, into new tables)`,
-    fields: { sink },
-  })
+  return new MillraceError(
+    'MILLRACE_MAPPING_CHANGED',
+    `the mapping of the sink ${sink} is not the one its rows were written by: ${changes.join('; ')}`,
+    {
+      remedy: `put the mapping back, or bring the rows to the new one: millrace rebuild ${sink} (coming; until then a sink of a new name, into new tables)`,
+      fields: { sink },
+    },
+  )
 }
 
 function sourceRefused(partition: TopicPartition, target: string, source: string, event: Event): MillraceError {

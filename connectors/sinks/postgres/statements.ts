@@ -55,7 +55,9 @@ export function feedStatements(feed: Feed, schema: string): FeedStatements {
 
   /** the rows of $1 with their typed columns, in the order given (n) */
   function rows(present: readonly number[]): string {
-    const typed = present.filter((index) => index !== feed.aggregateKey).map((index) => `"${index}" ${(columns[index] as MappedColumn).type}`)
+    const typed = present
+      .filter((index) => index !== feed.aggregateKey)
+      .map((index) => `"${index}" ${(columns[index] as MappedColumn).type}`)
     const key = feed.aggregateKey === null ? null : (columns[feed.aggregateKey] as MappedColumn).type
     const record = ['p text', 'o text', ...(key === null ? [] : [`k ${key}`, `a ${key}`]), ...typed]
     const named = record.map((part) => part.slice(0, part.indexOf(' ')))
@@ -110,14 +112,14 @@ on conflict (${conflict}) do nothing`
 
   function merge(present: readonly number[]): string {
     const others = present.filter((index) => !keys.includes(index))
-    const set = [
-      ...others.map((index) => `${name(index)} = e.c${index}`),
-      ...(inColumn ? [`${id(GUARD_COLUMN)} = e.p`] : []),
-    ]
+    const set = [...others.map((index) => `${name(index)} = e.c${index}`), ...(inColumn ? [`${id(GUARD_COLUMN)} = e.p`] : [])]
     const into = [...present.map(name), ...(inColumn ? [id(GUARD_COLUMN)] : [])]
     const values = [...present.map((index) => `e.c${index}`), ...(inColumn ? ['e.p'] : [])]
     // where the table's own columns are left alone there is nothing to update
-    const updated = set.length === 0 ? '' : `, updated as (\n  update ${table} t set ${set.join(', ')} from e where ${sameKey} and ${mayWrite}\n)`
+    const updated =
+      set.length === 0
+        ? ''
+        : `, updated as (\n  update ${table} t set ${set.join(', ')} from e where ${sameKey} and ${mayWrite}\n)`
     return `with e as materialized (select * from (${rows(present)}) r order by ${order})${updated}
 insert into ${table} as t (${into.join(', ')})
 select ${values.join(', ')} from e
