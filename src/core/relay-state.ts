@@ -15,6 +15,7 @@ export interface RelayState {
   readonly systemId: string
   readonly timeline: number
   readonly slot: string
+  readonly publication: string
   readonly epoch: number
   /** never below what Postgres was told: confirmed <= intent */
   readonly intent: Lsn
@@ -42,6 +43,7 @@ export function encodeState(state: RelayState): string {
     systemId: state.systemId,
     timeline: state.timeline,
     slot: state.slot,
+    publication: state.publication,
     epoch: state.epoch,
     intent: formatLsn(state.intent),
     fingerprint: state.fingerprint,
@@ -64,6 +66,7 @@ export function decodeState(text: string): RelayState {
       systemId: json.systemId as string,
       timeline: json.timeline as number,
       slot: json.slot as string,
+      publication: json.publication as string,
       epoch: json.epoch as number,
       intent: parseLsn(json.intent as string),
       fingerprint: json.fingerprint as string,
@@ -149,6 +152,12 @@ export function resumeState(found: {
     throw new MillraceError('MILLRACE_SLOT_MOVED', `the stream was read from slot ${queue.slot}, now from ${identity.slot}`, {
       remedy: `set source.slot back to ${queue.slot}`,
     })
+  if (queue.publication !== identity.publication)
+    throw new MillraceError(
+      'MILLRACE_PUBLICATION_MISSING',
+      'the publication was made again, or the outbox table joined it again, since the stream began: Postgres skips what was written in between',
+      { remedy: 'compare the outbox with the queue from then on; to begin a new stream: millrace teardown --slot --publication --schema' },
+    )
   if (identity.confirmed > queue.intent)
     throw new MillraceError(
       'MILLRACE_SLOT_MOVED',

@@ -32,6 +32,8 @@ export interface SourceIdentity {
   readonly systemId: string
   readonly timeline: number
   readonly slot: string
+  /** changes when what the slot publishes was made anew: rows written in between would be skipped without an error */
+  readonly publication: string
   readonly confirmed: Lsn
 }
 

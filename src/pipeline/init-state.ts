@@ -52,6 +52,7 @@ export async function initRelayState(options: {
     systemId: identity.systemId,
     timeline: identity.timeline,
     slot: identity.slot,
+    publication: identity.publication,
     epoch: FIRST_EPOCH,
     intent: identity.confirmed,
     fingerprint,

@@ -27,8 +27,6 @@ export interface Catalog {
   readonly pendingMigrations: readonly string[]
   readonly publication: Publication | null
   readonly slot: Slot | null
-  /** another slot has held the catalog's horizon at least as far back as ours */
-  readonly olderSlots: boolean
   readonly walPinnedBy: readonly OldTransaction[]
 }
 
@@ -49,8 +47,8 @@ export interface Publication {
   readonly allTables: boolean
   readonly viaRoot: boolean
   readonly tables: readonly PublishedTable[]
-  /** the table joined the publication no earlier than the slot's catalog horizon */
-  readonly newerThanSlot: boolean
+  /** of the publication and of the outbox's place in it: another one when either was made anew */
+  readonly identity: string
 }
 
 export interface PublishedTable {
@@ -110,7 +108,6 @@ export async function readCatalog(client: pg.Pool | pg.PoolClient, settings: Sou
     pendingMigrations: stateTable?.usable === true ? (await pendingMigrations(client)).map(({ name }) => name) : [],
     publication: await readPublication(client, settings),
     slot: await readSlot(client, settings.slot),
-    olderSlots: await readOlderSlots(client, settings.slot),
     walPinnedBy: await readOldTransactions(client),
   }
 }
@@ -173,15 +170,14 @@ async function readPublication(client: pg.Pool | pg.PoolClient, settings: Source
   const { rows } = await client.query(
     `select p.puballtables as all_tables, p.pubviaroot as via_root,
             p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubtruncate as truncate,
-            exists (
-              select from pg_publication_rel r
+            p.oid || '/' || coalesce((
+              select r.oid from pg_publication_rel r
               join pg_class c on c.oid = r.prrelid
               join pg_namespace n on n.oid = c.relnamespace
-              join pg_replication_slots s on s.slot_name = $4
-              where r.prpubid = p.oid and n.nspname = $2 and c.relname = $3 and age(r.xmin) between 0 and age(s.catalog_xmin)
-            ) as newer
+              where r.prpubid = p.oid and n.nspname = $2 and c.relname = $3
+            ), 0) as identity
      from pg_publication p where p.pubname = $1`,
-    [settings.publication, settings.table.schema, settings.table.name, settings.slot],
+    [settings.publication, settings.table.schema, settings.table.name],
   )
   const row = rows[0]
   if (row === undefined) return null
@@ -195,7 +191,7 @@ async function readPublication(client: pg.Pool | pg.PoolClient, settings: Source
     allTables: row.all_tables,
     viaRoot: row.via_root,
     tables: tables.rows as PublishedTable[],
-    newerThanSlot: row.newer,
+    identity: row.identity,
   }
 }
 
@@ -228,16 +224,6 @@ export async function readSlot(client: pg.Pool | pg.PoolClient, slot: string): P
     walStatus: (found.wal_status ?? null) as string | null,
     invalidationReason: (found.invalidation_reason ?? null) as string | null,
   }
-}
-
-/** A new slot may start from the horizon that an existing one holds, which says nothing about its own age. */
-async function readOlderSlots(client: pg.Pool | pg.PoolClient, slot: string): Promise<boolean> {
-  const { rows } = await client.query(
-    `select 1 from pg_replication_slots ours join pg_replication_slots other on other.slot_name <> ours.slot_name
-     where ours.slot_name = $1 and age(other.catalog_xmin) >= age(ours.catalog_xmin) limit 1`,
-    [slot],
-  )
-  return rows.length > 0
 }
 
 /** Decoding must be able to go back to where the oldest writing transaction began, in whatever database it is. */

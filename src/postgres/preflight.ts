@@ -168,7 +168,7 @@ function* schema({ stateTable, pendingMigrations }: Catalog): Generator<Observat
     )
 }
 
-function* publication({ publication, slot, outbox, olderSlots }: Catalog, settings: SourceSettings): Generator<Observation> {
+function* publication({ publication, slot, outbox }: Catalog, settings: SourceSettings): Generator<Observation> {
   const name = settings.publication
   if (publication === null) {
     if (slot === null)
@@ -187,17 +187,6 @@ function* publication({ publication, slot, outbox, olderSlots }: Catalog, settin
       `the publication ${name} ${faults.join(', ')}`,
       `it must be as this makes it: ${publicationStatement(settings, outbox?.kind === 'p')}`,
     )
-  if (publication.newerThanSlot)
-    yield olderSlots
-      ? observe(
-          'warning',
-          `whether the table joined the publication ${name} before the slot ${settings.slot} was made cannot be told while another slot is older`,
-          'nothing to do when millrace init made them',
-        )
-      : blocker(
-          `the table joined the publication ${name} after the slot ${settings.slot} was made: rows in between would be skipped`,
-          NEW_STREAM,
-        )
 }
 
 /** What is wrong with the publication, as ends of a sentence. */

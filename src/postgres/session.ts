@@ -24,6 +24,8 @@ const CLOSE_POLL = 20
 export interface SessionDeps {
   readonly settings: SourceSettings
   readonly epoch: number
+  /** as `SourceIdentity.publication` says it */
+  readonly publication: string
   readonly log: Log
   /** ms since the Unix epoch */
   readonly now: () => number
@@ -91,7 +93,8 @@ export class PostgresSession implements SourceSession, ReplicationHandler {
   begin(stream: ReplicationStream, confirmed: Lsn, signal: AbortSignal): void {
     this.stream = stream
     this.confirmed = confirmed
-    this.said = { systemId: stream.systemId, timeline: stream.timeline, slot: this.deps.settings.slot, confirmed }
+    const { settings, publication } = this.deps
+    this.said = { systemId: stream.systemId, timeline: stream.timeline, slot: settings.slot, publication, confirmed }
     if (this.failure !== undefined) return
     this.timer = setInterval(() => this.tick(), this.deps.settings.statusIntervalMs)
     // the socket keeps the process alive, and this with it

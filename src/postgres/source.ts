@@ -67,7 +67,8 @@ export function openPostgresSource(options: PostgresSourceOptions, deps: Postgre
 
     async open({ epoch, signal }: SourceOpenOptions) {
       signal.throwIfAborted()
-      const observed = preflight(await query(() => readCatalog(pool, settings)), settings)
+      const catalog = await query(() => readCatalog(pool, settings))
+      const observed = preflight(catalog, settings)
       refuseFirst(observed)
       for (const { level, message, remedy } of observed)
         if (level === 'warning') deps.log.warn({ source: settings.name, remedy }, message)
@@ -75,6 +76,7 @@ export function openPostgresSource(options: PostgresSourceOptions, deps: Postgre
       const session = new PostgresSession({
         settings,
         epoch,
+        publication: catalog.publication?.identity ?? '',
         log: deps.log,
         now: deps.now,
         slot: async () => {

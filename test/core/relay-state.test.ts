@@ -9,12 +9,13 @@ const state: RelayState = {
   systemId: '7301',
   timeline: 1,
   slot: 'millrace_shop',
+  publication: '16/17',
   epoch: 1,
   intent: 0x1_0000_00a0n,
   fingerprint: 'f',
   topics: new Map([['outbox.event.order', [{ position: position(1, 9n, 2), offset: 41n }, { position: null, offset: -1n }]]]),
 }
-const identity = { systemId: '7301', timeline: 1, slot: 'millrace_shop', confirmed: 0x1_0000_00a0n }
+const identity = { systemId: '7301', timeline: 1, slot: 'millrace_shop', publication: '16/17', confirmed: 0x1_0000_00a0n }
 const found = { source: 'shop', queue: state, copy: state, identity, fingerprint: 'f' }
 const code = (work: () => unknown): unknown => {
   try {
@@ -62,6 +63,7 @@ describe('a session begins only where both sides agree', () => {
     ['another system answers', { identity: { ...identity, systemId: '1' } }, 'MILLRACE_SOURCE_CHANGED'],
     ['another timeline', { identity: { ...identity, timeline: 2 } }, 'MILLRACE_SOURCE_CHANGED'],
     ['another slot', { identity: { ...identity, slot: 'other' } }, 'MILLRACE_SLOT_MOVED'],
+    ['the publication was made again', { identity: { ...identity, publication: '16/18' } }, 'MILLRACE_PUBLICATION_MISSING'],
     ['the slot is beyond the intent', { identity: { ...identity, confirmed: state.intent + 1n } }, 'MILLRACE_SLOT_MOVED'],
     ['the mapping changed', { fingerprint: 'g' }, 'MILLRACE_FINGERPRINT_CHANGED'],
   ])('halts when %s', (_, change, expected) => {

@@ -115,6 +115,15 @@ describe('the source', () => {
     expect((await haltOf((await relayOf(pipeline)).relay)).code).toBe('MILLRACE_PUBLICATION_MISSING')
   })
 
+  test('a publication that was made again halts the relay: Postgres 18 skips what was written in between', async () => {
+    const pipeline = await pipelineOver('local')
+    await relayed(pipeline, 1)
+    await source.query(`drop publication millrace_${pipeline.name}`)
+    await emit(5)
+    await source.query(`create publication millrace_${pipeline.name} for table millrace.outbox with (publish = 'insert')`)
+    expect((await haltOf((await relayOf(pipeline)).relay)).code).toBe('MILLRACE_PUBLICATION_MISSING')
+  })
+
   test('a changed mapping halts the relay', async () => {
     const pipeline = await pipelineOver('local')
     await relayed(pipeline, 1)

@@ -46,10 +46,9 @@ const healthy: Catalog = {
     allTables: false,
     viaRoot: false,
     tables: [{ schema: 'millrace', name: 'outbox', columns: names, filtered: false }],
-    newerThanSlot: false,
+    identity: '16/17',
   },
   slot,
-  olderSlots: false,
   walPinnedBy: [],
 }
 

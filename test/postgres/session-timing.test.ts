@@ -38,6 +38,7 @@ function start(options: { readonly bufferBytes?: number } = {}) {
   const session = new PostgresSession({
     settings: settle({ name: 'timing', url: 'postgres://127.0.0.1/x', statusIntervalMs: 150, ...options }),
     epoch: 1,
+    publication: '16/17',
     log: collectLog(),
     now: Date.now,
     slot: async () => ({ confirmed: session.identity.confirmed, active: false }),
