@@ -66,7 +66,9 @@ export interface SinkConnector<Options = unknown> {
   open(options: Options, deps: SinkDeps): Promise<Sink>
 }
 
-export function defineQueue<Options>(definition: Omit<QueueConnector<Options>, 'connector' | 'contract'>): QueueConnector<Options> {
+export function defineQueue<Options>(
+  definition: Omit<QueueConnector<Options>, 'connector' | 'contract'>,
+): QueueConnector<Options> {
   return { connector: 'queue', contract: 1, ...definition }
 }
 

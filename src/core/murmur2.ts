@@ -9,10 +9,7 @@ export function murmur2(data: Uint8Array): number {
   const blocks = length & ~3
   for (let i = 0; i < blocks; i += 4) {
     let k =
-      (data[i] as number) |
-      ((data[i + 1] as number) << 8) |
-      ((data[i + 2] as number) << 16) |
-      ((data[i + 3] as number) << 24)
+      (data[i] as number) | ((data[i + 1] as number) << 8) | ((data[i + 2] as number) << 16) | ((data[i + 3] as number) << 24)
     k = Math.imul(k, m)
     k ^= k >>> 24
     k = Math.imul(k, m)

@@ -1,5 +1,5 @@
-import type { Finding } from './finding.ts'
 import type { Header } from './event.ts'
+import type { Finding } from './finding.ts'
 
 /**
  * The queue: named topics, each a fixed number of partitions, each an append-only log of records with dense or

@@ -1,5 +1,5 @@
-import type { Event, Header } from './event.ts'
 import { MillraceError } from './errors.ts'
+import type { Event, Header } from './event.ts'
 import { isPosition } from './position.ts'
 import type { QueueRecord, StoredRecord } from './queue.ts'
 
@@ -110,9 +110,13 @@ export function fromRecord(record: StoredRecord): Event | null {
       fields: { offset: String(record.offset) },
     })
   if (!isPosition(position) || (prev !== null && !isPosition(prev)) || source === '' || record.key === null)
-    throw new MillraceError('MILLRACE_RECORD_INVALID', 'a record of format 1 lacks its source, key or position, or one is malformed', {
-      fields: { offset: String(record.offset), source, position },
-    })
+    throw new MillraceError(
+      'MILLRACE_RECORD_INVALID',
+      'a record of format 1 lacks its source, key or position, or one is malformed',
+      {
+        fields: { offset: String(record.offset), source, position },
+      },
+    )
   return {
     source,
     position,

@@ -156,7 +156,10 @@ export function resumeState(found: {
     throw new MillraceError(
       'MILLRACE_PUBLICATION_MISSING',
       'the publication was made again, or the outbox table joined it again, since the stream began: Postgres skips what was written in between',
-      { remedy: 'compare the outbox with the queue from then on; to begin a new stream: millrace teardown --slot --publication --schema' },
+      {
+        remedy:
+          'compare the outbox with the queue from then on; to begin a new stream: millrace teardown --slot --publication --schema',
+      },
     )
   if (identity.confirmed > queue.intent)
     throw new MillraceError(

@@ -59,12 +59,22 @@ export function searchStep(search: TailSearch, offset: bigint, event: Event | nu
 export function endSearch(search: TailSearch, recordedSeen: boolean): Tail {
   const { recorded, range, partition } = search
   if (recorded.position !== null && range.start === recorded.offset && !recordedSeen)
-    throw lostEnd(partition, recorded, `no record stands at offset ${recorded.offset}, where ${recorded.position} was acknowledged`)
+    throw lostEnd(
+      partition,
+      recorded,
+      `no record stands at offset ${recorded.offset}, where ${recorded.position} was acknowledged`,
+    )
   return search.tail
 }
 
 /** @throws MILLRACE_QUEUE_LOST_END (iv): lost under a live session */
-export function acknowledged(partition: TopicPartition, tail: Tail, baseOffset: bigint, count: number, last: Tail['position']): Tail {
+export function acknowledged(
+  partition: TopicPartition,
+  tail: Tail,
+  baseOffset: bigint,
+  count: number,
+  last: Tail['position'],
+): Tail {
   if (baseOffset <= tail.offset)
     throw lostEnd(partition, tail, `it acknowledged offset ${baseOffset}, but offset ${tail.offset} was acknowledged before`)
   return { position: last, offset: baseOffset + BigInt(count) - 1n }
@@ -75,6 +85,11 @@ function lostEnd(partition: TopicPartition, recorded: Tail, what: string): Millr
   return new MillraceError('MILLRACE_QUEUE_LOST_END', `the queue lost events of ${topic}/${partition.partition}: ${what}`, {
     remedy:
       'the relay stops before it would bridge the gap; every event up to the recorded position was published once, so look for a restored, truncated or re-created topic',
-    fields: { topic, partition: partition.partition, recordedPosition: recorded.position, recordedOffset: String(recorded.offset) },
+    fields: {
+      topic,
+      partition: partition.partition,
+      recordedPosition: recorded.position,
+      recordedOffset: String(recorded.offset),
+    },
   })
 }

@@ -85,7 +85,9 @@ export function postgresConnection(options: {
   if (sslmode !== null) {
     const mode = SSLMODE[sslmode]
     if (mode === undefined)
-      throw invalid(`the url says sslmode=${sslmode}, which does not verify the server: expected verify-full, verify-ca or disable`)
+      throw invalid(
+        `the url says sslmode=${sslmode}, which does not verify the server: expected verify-full, verify-ca or disable`,
+      )
     if (tls !== undefined && (tls.mode ?? 'verify-full') !== mode)
       throw invalid(`the url says sslmode=${sslmode}, tls.mode says ${tls.mode ?? 'verify-full'}: say one of them`)
     tls = { ...tls, mode: mode as TlsOptions['mode'] }

@@ -180,7 +180,8 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
     for (const [source, to] of last) moves.push({ source, from: before.get(source)?.at ?? null, to })
     await lane.apply({ moves, offset: next, events })
     const moved = new Map(chains)
-    for (const { source, to } of moves) moved.set(source, { at: to, foundingUntil: before.get(source)?.foundingUntil ?? foundingUntil })
+    for (const { source, to } of moves)
+      moved.set(source, { at: to, foundingUntil: before.get(source)?.foundingUntil ?? foundingUntil })
     chains = moved
     applied += events.length
     offset = next

@@ -5,9 +5,9 @@ import { partitionOf } from '../core/murmur2.ts'
 import type { Position } from '../core/position.ts'
 import type { PartitionRecords, QueueRecord } from '../core/queue.ts'
 import { recordBytes, toRecord } from '../core/record.ts'
-import { topicOf } from '../core/topic-template.ts'
 import type { RelayState, Tail } from '../core/relay-state.ts'
 import { acknowledged } from '../core/tail.ts'
+import { topicOf } from '../core/topic-template.ts'
 
 /**
  * What to publish of what was read: decided per partition against its tail, never against one global maximum, because
@@ -150,10 +150,14 @@ function userHeaders(change: Change): readonly Header[] | MillraceError {
   if (parsed === null) return NO_HEADERS
   const entries = typeof parsed === 'object' && !Array.isArray(parsed) ? Object.entries(parsed as object) : null
   if (entries?.every((entry): entry is [string, string] => typeof entry[1] === 'string')) return entries
-  return new MillraceError('MILLRACE_OUTBOX_ROW_INVALID', `the outbox row ${change.id} has headers that are not an object of strings`, {
-    remedy: 'headers must be a JSON object whose values are strings, such as {"traceparent": "00-…"}',
-    fields: { position: change.position, id: change.id, type: change.type },
-  })
+  return new MillraceError(
+    'MILLRACE_OUTBOX_ROW_INVALID',
+    `the outbox row ${change.id} has headers that are not an object of strings`,
+    {
+      remedy: 'headers must be a JSON object whose values are strings, such as {"traceparent": "00-…"}',
+      fields: { position: change.position, id: change.id, type: change.type },
+    },
+  )
 }
 
 function tooLarge(change: Change, topic: string, bytes: number, maxRecordBytes: number): MillraceError {

@@ -183,14 +183,18 @@ async function findTails(
     throw new MillraceError(
       'MILLRACE_PARTITIONS_CHANGED',
       `the topic ${topic} has ${partitions} partitions, the stream began with ${recorded.length}: keys would move to other partitions and lose their order`,
-      { remedy: 'partition counts change only when the stream is drained', fields: { topic, partitions, recorded: recorded.length } },
+      {
+        remedy: 'partition counts change only when the stream is drained',
+        fields: { topic, partitions, recorded: recorded.length },
+      },
     )
   const logs = await queue.ranges(topic)
   const tails: Tail[] = []
   for (const [partition, tail] of recorded.entries()) {
     const place = { topic, partition }
     const log = logs[partition]
-    if (log === undefined) throw new MillraceError('MILLRACE_QUEUE_NOT_READY', `the queue gave no range for ${topic}/${partition}`)
+    if (log === undefined)
+      throw new MillraceError('MILLRACE_QUEUE_NOT_READY', `the queue gave no range for ${topic}/${partition}`)
     let search = beginSearch(place, source.name, tail, log)
     let recordedSeen = false
     if (search.range.start < search.range.end)
@@ -279,7 +283,8 @@ function createKeeper(options: SessionOptions, plan: RelayPlan, begun: RelayStat
       if (safe <= confirmed) return
       const intent = safe
       eventsSinceWrite = false
-      state = { ...state, intent: intent > state.intent ? intent : state.intent }
+      // a slot that rewound begins below what an earlier session intended
+      if (intent > state.intent) state = { ...state, intent }
       await keeper.record()
       await failpoint('state-written')
       session.confirm(intent)

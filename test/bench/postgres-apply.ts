@@ -19,7 +19,9 @@ const { values: args } = parseArgs({
     batch: { type: 'string', default: '1000' },
     lanes: { type: 'string', default: '1' },
     guard: { type: 'string', default: 'column' },
+    /** upsert, merge, or churn: one delete in ten */
     operation: { type: 'string', default: 'upsert' },
+    keys: { type: 'string', default: '20000' },
   },
 })
 const [rows, batch, lanes] = [Number(args.rows), Number(args.batch), Number(args.lanes)]
@@ -35,12 +37,12 @@ function order(id: number, of: number): string {
 }
 
 /** Each lane owns its keys; the first time round they are inserted, from then on updated. Made before the clock starts. */
-const KEYS = 20_000
+const KEYS = Number(args.keys)
 
 function ownEvents(lane: number): readonly EventSpec[] {
-  const type = args.operation === 'merge' ? 'Merged' : 'Placed'
   return Array.from({ length: KEYS }, (_, index) => {
     const id = ((index * 7_919) % KEYS) * lanes + lane
+    const type = args.operation === 'merge' ? 'Merged' : args.operation === 'churn' && index % 10 === 0 ? 'Erased' : 'Placed'
     return { type, key: String(id), payload: Buffer.from(order(id, lane)), id: randomUUID() }
   })
 }
@@ -68,7 +70,7 @@ try {
         key: 'id',
         naming: 'snake_case',
         guard: args.guard,
-        on: { Placed: 'upsert', Merged: 'merge' },
+        on: { Placed: 'upsert', Merged: 'merge', Erased: 'delete' },
       },
     ],
   }
@@ -83,7 +85,7 @@ try {
       return { lane: await sink.claim({ topic: 'outbox.event.order', partition }), stream, specs: ownEvents(partition) }
     }),
   )
-  const bytes = (work[0]?.specs[0]?.payload as Buffer).length
+  const bytes = order(1, 1).length
   const cpu = processUsage(process.pid).cpuSeconds
   const backendCpu = async (): Promise<number> => {
     const { rows: backends } = await client.query("select pid from pg_stat_activity where application_name like 'millrace %'")

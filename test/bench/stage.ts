@@ -66,13 +66,7 @@ export async function openStage({ bin }: StageOptions): Promise<Stage> {
       home,
       brokers: kafka.brokers,
       topics,
-      async sourceDatabase(name) {
-        const url = await createDatabase(source, name)
-        // holds the catalog's horizon back: without it, preflight takes a slot that was made beside a lagging one for older
-        // than its publication once that one has moved on
-        await execute(url, `select pg_create_logical_replication_slot('keeper_${name}', 'pgoutput')`)
-        return url
-      },
+      sourceDatabase: (name) => createDatabase(source, name),
       replicaDatabase: (name) => createDatabase(replica, name),
       close,
     }

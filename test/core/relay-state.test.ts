@@ -13,7 +13,15 @@ const state: RelayState = {
   epoch: 1,
   intent: 0x1_0000_00a0n,
   fingerprint: 'f',
-  topics: new Map([['outbox.event.order', [{ position: position(1, 9n, 2), offset: 41n }, { position: null, offset: -1n }]]]),
+  topics: new Map([
+    [
+      'outbox.event.order',
+      [
+        { position: position(1, 9n, 2), offset: 41n },
+        { position: null, offset: -1n },
+      ],
+    ],
+  ]),
 }
 const identity = { systemId: '7301', timeline: 1, slot: 'millrace_shop', publication: '16/17', confirmed: 0x1_0000_00a0n }
 const found = { source: 'shop', queue: state, copy: state, identity, fingerprint: 'f' }

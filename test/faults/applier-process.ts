@@ -2,8 +2,9 @@
  * An applier of its own process, to be killed around its commit: `kill.when` says where in the apply of the given pass.
  * `during` kills at a random moment after the transaction was begun.
  */
-import { startApplier } from '../../src/pipeline/applier.ts'
+
 import type { Lane, Sink } from '../../src/core/sink.ts'
+import { startApplier } from '../../src/pipeline/applier.ts'
 import { openQueue, openSink, type Pipeline, stderrLog, topicOfOrders } from './parts.ts'
 
 const { pipeline, kill } = JSON.parse(process.argv[2] as string) as {

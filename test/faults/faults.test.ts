@@ -1,5 +1,4 @@
-import { afterAll, beforeAll, expect } from 'vitest'
-import { describe, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type PostgresServer, startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
 import { createDatabase, type Database } from '../support/database.ts'
 import { eventually } from '../support/eventually.ts'

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Queue } from '../../src/core/queue.ts'
-import { startRelay, type Relay } from '../../src/pipeline/relay.ts'
+import { type Relay, startRelay } from '../../src/pipeline/relay.ts'
 import type { PostgresSource } from '../../src/postgres/source.ts'
 import { createDatabase, type Database } from '../support/database.ts'
 import { eventually } from '../support/eventually.ts'
@@ -39,13 +39,17 @@ async function pipelineOver(queue: 'local' | 'kafka'): Promise<Pipeline> {
     name: `h${process.pid}_${++count}`,
     sourceUrl: source.url,
     replicaUrl: replica.url,
-    queue: queue === 'local' ? { kind: 'local', path: join(folder, 'queue.db') } : { kind: 'kafka', brokers: await sharedKafka() },
+    queue:
+      queue === 'local' ? { kind: 'local', path: join(folder, 'queue.db') } : { kind: 'kafka', brokers: await sharedKafka() },
   }
   await prepare(pipeline)
   return pipeline
 }
 
-async function relayOf(pipeline: Pipeline, fingerprint = FINGERPRINT): Promise<{ relay: Relay; queue: Queue; source: PostgresSource }> {
+async function relayOf(
+  pipeline: Pipeline,
+  fingerprint = FINGERPRINT,
+): Promise<{ relay: Relay; queue: Queue; source: PostgresSource }> {
   const queue = await openQueue(pipeline)
   const opened = await openSource(pipeline)
   open.push(queue, opened)

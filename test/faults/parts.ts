@@ -6,7 +6,7 @@ import postgresSink from '../../connectors/sinks/postgres.ts'
 import type { ConnectorDeps, Log, OptionsSchema } from '../../src/core/connector.ts'
 import type { Queue } from '../../src/core/queue.ts'
 import type { Sink } from '../../src/core/sink.ts'
-import { DEFAULT_TOPIC, topicOf } from '../../src/core/topic-template.ts'
+import { topicOf } from '../../src/core/topic-template.ts'
 import { initRelayState } from '../../src/pipeline/init-state.ts'
 import { migrate } from '../../src/postgres/migrate.ts'
 import { openPostgresSource, type PostgresSource } from '../../src/postgres/source.ts'
@@ -17,11 +17,12 @@ export interface Pipeline {
   readonly name: string
   readonly sourceUrl: string
   readonly replicaUrl: string
-  readonly queue: { readonly kind: 'kafka'; readonly brokers: readonly string[] } | { readonly kind: 'local'; readonly path: string }
+  readonly queue:
+    | { readonly kind: 'kafka'; readonly brokers: readonly string[] }
+    | { readonly kind: 'local'; readonly path: string }
 }
 
 export const FINGERPRINT = 'faults'
-export const topic = topicOf(DEFAULT_TOPIC, 'order')
 
 /** Errors only, on stderr: what a test prints when it fails. */
 export const stderrLog: Log = {
@@ -66,9 +67,15 @@ export async function openSink(pipeline: Pipeline, log: Log = quietLog): Promise
   const options = {
     url: pipeline.replicaUrl,
     statementTimeout: '20s',
-    tables: [{ from: 'order', into: 'public.orders', key: 'id', guard: 'column', on: { OrderChanged: 'upsert', OrderErased: 'delete' } }],
+    tables: [
+      { from: 'order', into: 'public.orders', key: 'id', guard: 'column', on: { OrderChanged: 'upsert', OrderErased: 'delete' } },
+    ],
   }
-  return postgresSink.open(await parsed(postgresSink.options, options), { ...deps(pipeline, log), sink: 'replica', topicTemplate: topicTemplate(pipeline) })
+  return postgresSink.open(await parsed(postgresSink.options, options), {
+    ...deps(pipeline, log),
+    sink: 'replica',
+    topicTemplate: topicTemplate(pipeline),
+  })
 }
 
 /** Everything that `millrace init` makes, and the tables on both sides. */

@@ -34,12 +34,15 @@ export async function judgeTopic(queue: Queue, topic: string, committed: Committ
           if (!seen.has(event.id)) violations.push(`I3: ${event.position} comes first after ${last} in ${partition}`)
           continue
         }
-        if (event.prev !== last) violations.push(`I3: ${event.position} follows ${event.prev}, but ${last} stands before it in ${partition}`)
+        if (event.prev !== last)
+          violations.push(`I3: ${event.position} follows ${event.prev}, but ${last} stands before it in ${partition}`)
         last = event.position
         if (seen.has(event.id)) violations.push(`I3: event ${event.id} has two positions`)
         seen.add(event.id)
         if (!committed.ids.has(event.id))
-          violations.push(`I4: event ${event.id} is in the topic and was ${committed.rolledBack.has(event.id) ? 'rolled back' : 'never written'}`)
+          violations.push(
+            `I4: event ${event.id} is in the topic and was ${committed.rolledBack.has(event.id) ? 'rolled back' : 'never written'}`,
+          )
         const key = text.decode(event.key)
         const order = orderByKey.get(key)
         if (order) order.push(event.id)
@@ -66,7 +69,9 @@ export async function judgeReplica(url: string, committed: Committed): Promise<r
       const found = shown.get(key)
       if (found === undefined) differences.push(`${key} is missing`)
       else if (found.version !== row.version || found.body !== row.body || found.amount !== row.amount)
-        differences.push(`${key} shows version ${found.version} amount ${found.amount}, committed was ${row.version} ${row.amount}`)
+        differences.push(
+          `${key} shows version ${found.version} amount ${found.amount}, committed was ${row.version} ${row.amount}`,
+        )
     }
     for (const key of shown.keys()) if (!committed.rows.has(key)) differences.push(`${key} is there and should not be`)
     return differences

@@ -34,8 +34,10 @@ interface Effect {
   readonly row: Row | null
 }
 
-export const SOURCE_TABLE = 'create table orders (id text primary key, version bigint not null, body text not null, amount numeric not null)'
-export const REPLICA_TABLE = 'create table orders (id text primary key, version bigint not null, body text not null, amount numeric not null, _millrace_position text collate "C")'
+export const SOURCE_TABLE =
+  'create table orders (id text primary key, version bigint not null, body text not null, amount numeric not null)'
+export const REPLICA_TABLE =
+  'create table orders (id text primary key, version bigint not null, body text not null, amount numeric not null, _millrace_position text collate "C")'
 
 export function seededRandom(seed: number): () => number {
   let state = seed | 0
@@ -125,7 +127,10 @@ export function startWorkload(options: {
     async function erase(tx: pg.Client, key: string, effects: Effect[]): Promise<void> {
       const id = uuid()
       await tx.query('delete from orders where id = $1', [key])
-      await tx.query("select millrace.tombstone(aggregate_type => 'order', aggregate_id => $1, type => 'OrderErased', id => $2)", [key, id])
+      await tx.query(
+        "select millrace.tombstone(aggregate_type => 'order', aggregate_id => $1, type => 'OrderErased', id => $2)",
+        [key, id],
+      )
       effects.push({ id, key, row: null })
     }
 

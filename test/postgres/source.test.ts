@@ -1,7 +1,6 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectTo, createServer } from 'node:net'
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
-import { startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
 import { createDatabase, type Database } from '../support/database.ts'
 import {
   insert,

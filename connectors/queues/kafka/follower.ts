@@ -5,7 +5,6 @@ import type { Cluster } from './cluster.ts'
 import type { Codecs } from './codecs.ts'
 import { answered } from './failure.ts'
 import { type Fetched, fetchFrom } from './fetch.ts'
-import { BATCH_BYTES } from './log-reader.ts'
 import { offsetGone, rangeOf } from './offsets.ts'
 import { ERROR, hasMoved } from './protocol-errors.ts'
 import { offsetAfter, RecordReader } from './record-reader.ts'
@@ -16,6 +15,7 @@ import { offsetAfter, RecordReader } from './record-reader.ts'
  * a reader is busy with one batch and has the next at hand.
  */
 const WAIT = { first: 5, idle: 500, busy: 100 }
+const BATCH_BYTES = 384 * 1024
 const RESPONSE_BYTES = 4 * BATCH_BYTES
 /** ms between two looks for a partition's new leader */
 const MOVED_PAUSE = 100

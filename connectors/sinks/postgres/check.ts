@@ -2,7 +2,7 @@ import pg from 'pg'
 import type { Finding } from '../../../src/core/finding.ts'
 import { type CatalogTable, readCatalog } from './catalog.ts'
 import { sinkError } from './failure.ts'
-import { keyedByAggregate, originOf, targetName, writtenColumns } from './mapping.ts'
+import { isAppend, targetName, writtenColumns } from './mapping.ts'
 import { GUARD_COLUMN, type PostgresSinkSettings, type TableSettings } from './options.ts'
 
 const BOOKKEEPING = ['checkpoint', 'deleted', 'guard', 'target'] as const
@@ -93,14 +93,11 @@ function checkTable(table: TableSettings, found: CatalogTable | undefined, add: 
     if (whole && notNull && !hasDefault && !generated && !written.has(column) && column !== GUARD_COLUMN)
       add('blocker', `${name}.${column} must not be null, has no default, and is not mapped`)
   }
-  const unused = [...written].filter((column) => originOf(table, column) === '$key' && !table.key.includes(column))
-  if (unused.length > 0 && keyedByAggregate(table))
-    add('warning', `${name}.${unused.join(', ')} takes the aggregate id, as its key does`)
 }
 
 function checkGuard(table: TableSettings, found: CatalogTable, quoted: string, add: Add): void {
   const name = targetName(table)
-  if (table.guard === 'table' || Object.values(table.on).includes('append')) return
+  if (table.guard === 'table' || isAppend(table)) return
   const guard = found.columns.get(GUARD_COLUMN)
   if (guard === undefined)
     return add(

@@ -11,8 +11,9 @@ const NAME_BYTES = 63
 
 /**
  * Pinned for the session, so that defaults of the role or the database change nothing. Texts of values: keys in guards
- * and markers are compared as text. The planner's switches: every statement here is a lookup by key, and on a table
- * without statistics (a replica that just began) the planner takes scans of the whole table, kept in a cached plan.
+ * and markers are compared as text. The planner's switches: every statement here looks rows up by key. A table that
+ * just began to fill has no statistics, and for a small one the planner takes a plan that reads all of it, which a prepared
+ * statement then keeps while the table grows.
  */
 const PINNED = [
   'datestyle=ISO',
@@ -21,6 +22,7 @@ const PINNED = [
   'timezone=UTC',
   'bytea_output=hex',
   'default_transaction_isolation=read\\ committed',
+  'random_page_cost=0.1',
   'enable_seqscan=off',
   'enable_hashjoin=off',
   'enable_mergejoin=off',

@@ -2,9 +2,9 @@ import { MillraceError } from '../../../src/core/errors.ts'
 import { topicOf } from '../../../src/core/topic-template.ts'
 import type { CatalogTable } from './catalog.ts'
 import {
-  EVENT_VALUES,
   type EventValue,
   GUARD_COLUMN,
+  isEventValue,
   type Operation,
   type PostgresSinkSettings,
   type TableSettings,
@@ -32,9 +32,9 @@ export interface Feed {
   readonly target: Target
   readonly operations: ReadonlyMap<string, Operation>
   readonly columns: readonly MappedColumn[]
-  /** the key is the aggregate id: the columns hold it by this index. Null: the key comes from the payload */
+  /** the key is the aggregate id: index of its column. Null: the key comes from the payload */
   readonly aggregateKey: number | null
-  /** the path of the aggregate id in the payload, if it is there: it must agree; -1: no column but the key's own path */
+  /** index of the path where a payload may say its aggregate id, which must then agree; -1: none */
   readonly agreement: number
   readonly paths: readonly (readonly string[])[]
   readonly reader: PayloadReader
@@ -170,11 +170,10 @@ function feedOf(table: TableSettings, target: Target, catalog: CatalogTable): Fe
   return { from: table.from, target, operations, columns, aggregateKey, agreement, paths, reader: payloadReader(paths) }
 }
 
-function isEventValue(origin: string): origin is EventValue {
-  return (EVENT_VALUES as readonly string[]).includes(origin)
-}
-
-/** The feeds of a topic. A topic that several aggregate types share says nothing of the type: then each table must map every event type. */
+/**
+ * The feeds of a topic. A topic that several aggregate types share does not tell an event's own: then each of its tables
+ * must map every event type.
+ */
 export function feedsOfTopic(feeds: readonly Feed[], topic: string, template: string): readonly Feed[] {
   return feeds.filter(({ from }) => topicOf(template, from) === topic)
 }

@@ -55,8 +55,12 @@ export interface TableOptions {
 }
 
 /** The event's own values that a column may take. */
-export const EVENT_VALUES = ['$id', '$key', '$type', '$source', '$position', '$committed_at'] as const
+const EVENT_VALUES = ['$id', '$key', '$type', '$source', '$position', '$committed_at'] as const
 export type EventValue = (typeof EVENT_VALUES)[number]
+
+export function isEventValue(origin: string): origin is EventValue {
+  return (EVENT_VALUES as readonly string[]).includes(origin)
+}
 
 /** The position of the event that wrote a row, in a table with `guard: column`. */
 export const GUARD_COLUMN = '_millrace_position'
@@ -75,7 +79,6 @@ const duration = z
 const text = z.string(expects('a string')).min(1, expects('a string that is not empty'))
 
 const PATH = `a path such as address.city, one of ${EVENT_VALUES.join(', ')}, or false`
-const isEventValue = (value: string): value is EventValue => (EVENT_VALUES as readonly string[]).includes(value)
 const path = z
   .string(expects(PATH))
   .refine(

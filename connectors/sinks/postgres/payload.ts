@@ -78,14 +78,14 @@ export function payloadReader(paths: readonly (readonly string[])[]): PayloadRea
       if (byte < 0x20) break
       if (byte !== BACKSLASH) continue
       escaped = true
-      next = escape(next + 1)
+      next = escapeAt(next + 1)
     }
     at = next
     return fail(next < length ? 'an escaped control character' : 'the end of a string')
   }
 
   /** `start` is after the backslash; returns the last byte of the escape */
-  function escape(start: number): number {
+  function escapeAt(start: number): number {
     at = start
     const byte = text[start]
     if (byte === undefined || !ESCAPES.has(byte)) fail('an escape')

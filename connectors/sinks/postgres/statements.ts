@@ -44,10 +44,12 @@ export function feedStatements(feed: Feed, schema: string): FeedStatements {
   const sameKey = keys.map((index) => `t.${name(index)} = e.c${index}`).join(' and ')
   const conflict = target.key.map(id).join(', ')
   const unguarded = `(t.${id(GUARD_COLUMN)} is null or t.${id(GUARD_COLUMN)} <= e.p)`
+  // Scalar subqueries, not `exists`: they are looked up by the whole key, row by row. A join may be planned over all
+  // markers of the target, which look few until the table has statistics.
+  const notDeleted = `coalesce((select d.position from ${book.deleted} d where d.sink = $2 and d.target = $3 and d.key = ${keyText}), '') <= e.p`
   // the statement before this one gave the guard this very position, or left it at a newer one
-  const holdsGuard = `exists (select from ${book.guard} g where g.sink = $2 and g.target = $3 and g.key = ${keyText} and g.position = e.p)`
+  const holdsGuard = `(select g.position from ${book.guard} g where g.sink = $2 and g.target = $3 and g.key = ${keyText}) = e.p`
   const mayWrite = inColumn ? unguarded : holdsGuard
-  const notDeleted = `not exists (select from ${book.deleted} d where d.sink = $2 and d.target = $3 and d.key = ${keyText} and d.position > e.p)`
 
   function name(index: number): string {
     return id((columns[index] as MappedColumn).name)
@@ -123,7 +125,7 @@ on conflict (${conflict}) do nothing`
     return `with e as materialized (select * from (${rows(present)}) r order by ${order})${updated}
 insert into ${table} as t (${into.join(', ')})
 select ${values.join(', ')} from e
-where not exists (select from ${table} t where ${sameKey}) and ${notDeleted}${inColumn ? '' : ` and ${holdsGuard}`} order by ${order}
+where (select true from ${table} t where ${sameKey}) is null and ${notDeleted}${inColumn ? '' : ` and ${holdsGuard}`} order by ${order}
 on conflict (${conflict}) do nothing`
   }
 
