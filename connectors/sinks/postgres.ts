@@ -2,7 +2,6 @@ import { defineSink } from '../../src/core/connector.ts'
 import { postgresSinkOptions } from './postgres/options.ts'
 import { openPostgresSink } from './postgres/sink.ts'
 
-export { bookkeepingGrants, bookkeepingSql } from './postgres/ddl.ts'
 export type { PostgresSinkOptions } from './postgres/options.ts'
 
 /**

@@ -85,9 +85,14 @@ export function decodeState(text: string): RelayState {
   }
 }
 
-/** The key of a session's record in the queue's state store: sorts by session. */
-export function stateKey(source: string, session: number): string {
-  return `${source}/${String(session).padStart(12, '0')}`
+/**
+ * The key of a session's record in the queue's state store: sorts by session. A session whose first write has an unknown
+ * outcome is followed by one of the same number; each writes a record of its own, or the late one would replace what
+ * has been confirmed since.
+ */
+export function stateKey(source: string, session: number, writer?: string): string {
+  const key = `${source}/${String(session).padStart(12, '0')}`
+  return writer === undefined ? key : `${key}/${writer}`
 }
 
 export const statePrefix = (source: string): string => `${source}/`
@@ -97,9 +102,23 @@ export function latestState(records: ReadonlyMap<string, string>): RelayState | 
   let latest: RelayState | null = null
   for (const text of records.values()) {
     const state = decodeState(text)
-    if (latest === null || state.session > latest.session) latest = state
+    if (latest === null || state.session > latest.session || (state.session === latest.session && isFurther(state, latest)))
+      latest = state
   }
   return latest
+}
+
+/** Of two sessions of one number only one got beyond its first write: it covers all that the other does. */
+function isFurther(a: RelayState, b: RelayState): boolean {
+  if (a.intent !== b.intent) return a.intent > b.intent
+  return reach(a) > reach(b)
+}
+
+/** grows with each topic and each record that a state knows of */
+function reach({ topics }: RelayState): bigint {
+  let sum = 0n
+  for (const tails of topics.values()) for (const { offset } of tails) sum += offset + 2n
+  return sum
 }
 
 /**

@@ -48,15 +48,20 @@ const TOPICS_INTERVAL = 2_000
 const OBSERVE_INTERVAL = 5_000
 /** how long a fenced lane waits for the group to take its partition before the member joins anew (ms) */
 const FENCED_PATIENCE = 10_000
+/** a membership that lasted for so long was well (ms) */
+const STEADY = 10_000
+/** failures in a row, of which the last says that the queue lacks something, before that halts the sink */
+const DOUBTS = 6
 
 export function startApplier(options: ApplierOptions): Applier {
-  const { queue, sink, random } = options
+  const { queue, sink, random, now } = options
   const log = options.log.child({ sink: options.name })
   const stopping = new AbortController()
   const lanes = new Map<string, LaneFollower>()
   let phase: ApplierStatus['phase'] = 'starting'
   let error: Error | null = null
   let topics: readonly string[] = []
+  let runningSince: number | null = null
 
   const wanted = async (): Promise<readonly string[]> => [...(await queue.topics(options.topics)).keys()].sort()
 
@@ -83,6 +88,7 @@ export function startApplier(options: ApplierOptions): Applier {
     try {
       phase = 'running'
       error = null
+      runningSince = now()
       await followAssignments(consumer, ended, following)
     } finally {
       ended.abort()
@@ -163,8 +169,11 @@ export function startApplier(options: ApplierOptions): Applier {
         attempts = 0
       } catch (caught) {
         error = caught as Error
+        if (runningSince !== null && now() - runningSince >= STEADY) attempts = 0
+        runningSince = null
         const policy = policyFor(error)
-        if (policy === 'halt') {
+        // a broker that has just restarted may miss a topic that it finds again
+        if (policy === 'halt' && !(codeOf(error) === 'MILLRACE_QUEUE_NOT_READY' && attempts < DOUBTS)) {
           phase = 'halted'
           log.error({ err: error, code: codeOf(error) }, 'the sink is halted')
           throw error

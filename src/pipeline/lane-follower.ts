@@ -2,7 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { backoff } from '../core/backoff.ts'
 import { type Chain, gapError, linkOf } from '../core/chain.ts'
 import type { Log } from '../core/connector.ts'
-import { codeOf, MillraceError } from '../core/errors.ts'
+import { codeOf, type ErrorCode, MillraceError } from '../core/errors.ts'
 import type { Event } from '../core/event.ts'
 import { policyFor } from '../core/policy.ts'
 import type { Position } from '../core/position.ts'
@@ -69,12 +69,16 @@ export interface LaneFollower {
   readonly done: Promise<'ended' | 'fenced'>
 }
 
+/** how often, and how many ms apart, the queue is asked again before its answer halts a partition */
+const DOUBTS = 4
+const DOUBT_PAUSE = 1_000
+const DOUBTED = new Set<ErrorCode>(['MILLRACE_QUEUE_NOT_READY', 'MILLRACE_QUEUE_OFFSET_GONE'])
+
 export function followLane(options: LaneFollowerOptions): LaneFollower {
   const { assignment, queue, sink, start, sources, now, random } = options
   const { topic, partition, signal } = assignment
   const log = options.log.child({ topic, partition })
   const place = { topic, partition }
-  const lostEnd = new AbortController()
 
   let phase: LanePhase = 'claiming'
   let error: Error | null = null
@@ -87,19 +91,23 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
   let foundedAt: Position | null = null
   let conflict: ConflictMark | null = null
   let foundingUntil: bigint | null = null
+  let lostEnd: Error | null = null
+  let doubts = 0
 
   /** Where to read from; a sink without a checkpoint pins its start at once, or a restart would begin elsewhere. */
   async function beginAt(lane: Lane, checkpoint: PartitionCheckpoint): Promise<bigint> {
     const range = await assignment.range()
     end = range.end
-    chains = new Map([...checkpoint.positions].map(([source, at]) => [source, { at, foundingUntil: null }]))
-    foundingUntil = checkpoint.positions.size === 0 ? range.end : null
+    // only what this lane founded itself is still being founded: a checkpoint that was found is a chain that holds
+    chains = new Map([...checkpoint.positions].map(([source, at]) => [source, { at, foundingUntil }]))
     if (checkpoint.offset !== null) {
       checkRange(checkpoint.offset, range)
       return checkpoint.offset
     }
     const from =
       start === 'earliest' ? range.start : start === 'latest' ? range.end : await queue.offsetAt(topic, partition, start)
+    // a log that is read from its very first record has no stale run before its chain
+    foundingUntil = from > 0n ? range.end : null
     await lane.apply({ moves: [], offset: from, events: [] })
     return from
   }
@@ -120,14 +128,17 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
   }
 
   async function follow(lane: Lane, checkpoint: PartitionCheckpoint): Promise<void> {
+    lostEnd = null
     offset = await beginAt(lane, checkpoint)
     phase = 'following'
     if (conflict === null) error = null
     for await (const records of assignment.read(offset)) {
-      if (signal.aborted || lostEnd.signal.aborted) return
+      if (signal.aborted) return
+      if (lostEnd !== null) throw lostEnd
       await applyRecords(lane, records)
       error = null
       conflict = null
+      doubts = 0
     }
   }
 
@@ -137,9 +148,15 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
     const before = chains
     const after = new Map(chains)
     let skipped = 0
-    let gap: MillraceError | null = null
+    let stopped: unknown = null
     for (const record of records) {
-      const event = fromRecord(record)
+      let event: Event | null
+      try {
+        event = fromRecord(record)
+      } catch (unreadable) {
+        stopped = unreadable
+        break
+      }
       if (event === null || (sources !== null && !sources.has(event.source))) {
         skipped++
         continue
@@ -148,18 +165,20 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       const link = linkOf(chain, event, record.offset)
       if (link === 'stale') continue
       if (link === 'gap') {
-        gap = gapError(place, chain, event, record.offset)
+        stopped = gapError(place, chain, event, record.offset)
         break
       }
       if (link === 'founding') {
         foundedAt = event.position
-        log.info({ source: event.source, position: event.position, prev: event.prev }, 'the chain of this partition begins here')
+        const where = { source: event.source, position: event.position, prev: event.prev, at: chain.at }
+        if (chain.at === null) log.info(where, 'the chain of this partition begins here')
+        else log.warn(where, 'the chain of this partition begins anew here: what came before was a late duplicate')
       }
       after.set(event.source, { ...chain, at: event.position })
       events.push(event)
       offsets.push(record.offset)
     }
-    const next = ((gap === null ? records.at(-1)?.offset : offsets.at(-1)) ?? (offset as bigint) - 1n) + 1n
+    const next = ((stopped === null ? records.at(-1)?.offset : offsets.at(-1)) ?? (offset as bigint) - 1n) + 1n
     behindSince = events[0]?.committedAt ?? null
     try {
       await apply(lane, before, events, next)
@@ -168,7 +187,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       throw caught
     }
     passedOver += skipped
-    if (gap !== null) throw gap
+    if (stopped !== null) throw stopped
     behindSince = end !== null && next < end ? behindSince : null
     assignment.report(next)
   }
@@ -199,7 +218,10 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
     if (!(caught instanceof MillraceError)) return
     const { position, source } = caught.fields
     const at = events.findIndex((event) => event.position === position && (source === undefined || event.source === source))
-    if (at > 0) await apply(lane, before, events.slice(0, at), offsets[at] as bigint)
+    if (at <= 0) return
+    await apply(lane, before, events.slice(0, at), offsets[at] as bigint)
+    // another event is at fault than before: whether it is final is to be judged from now
+    conflict = null
   }
 
   async function run(): Promise<'ended' | 'fenced'> {
@@ -208,19 +230,18 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
     await options.after
     try {
       while (!signal.aborted) {
+        const appliedBefore: number = applied
         try {
-          const appliedBefore: number = applied
           if (lane === null) {
             lane = await sink.claim(place)
             await follow(lane, lane.checkpoint)
           } else {
             await follow(lane, await lane.reread())
           }
-          if (applied > appliedBefore) attempts = 0
-          if (lostEnd.signal.aborted) throw lostEnd.signal.reason
           if (!signal.aborted) throw new MillraceError('MILLRACE_QUEUE_UNREACHABLE', `reading ${topic}/${partition} ended`)
         } catch (caught) {
           if (signal.aborted) break
+          if (applied > appliedBefore) attempts = 0
           error = caught as Error
           const code = codeOf(error)
           if (code === 'MILLRACE_SINK_FENCED') {
@@ -233,7 +254,9 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
             conflict ??= await options.markConflict().catch(() => null)
             if (conflict !== null && !(await options.mayResolve(conflict).catch(() => true))) policy = 'halt'
           } else conflict = null
-          if (policy === 'halt') {
+          // what the queue lacks is believed when it says so again: a broker that has just restarted may know better soon
+          const doubted = policy === 'halt' && DOUBTED.has(code) && ++doubts <= DOUBTS
+          if (policy === 'halt' && !doubted) {
             phase = 'halted'
             log.error({ err: error, code, ...(error instanceof MillraceError && error.fields) }, 'the partition is halted')
             await aborted(signal)
@@ -241,7 +264,9 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
           }
           attempts++
           phase = 'waiting'
-          const delay = backoff(attempts, random, policy === 'retry-slowly' ? { base: 5_000, cap: 60_000 } : {})
+          const delay = doubted
+            ? DOUBT_PAUSE
+            : backoff(attempts, random, policy === 'retry-slowly' ? { base: 5_000, cap: 60_000 } : {})
           log.warn({ err: error, code, attempts, delay }, 'the partition could not be followed; trying again')
           await wait(delay, undefined, { signal }).catch(() => {})
         }
@@ -278,7 +303,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
         try {
           checkRange(at, range)
         } catch (caught) {
-          lostEnd.abort(caught)
+          lostEnd = caught as Error
         }
     },
     done: run(),

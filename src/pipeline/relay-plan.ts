@@ -4,7 +4,7 @@ import type { Header } from '../core/event.ts'
 import { partitionOf } from '../core/murmur2.ts'
 import type { Position } from '../core/position.ts'
 import type { PartitionRecords, QueueRecord } from '../core/queue.ts'
-import { recordBytes, toRecord } from '../core/record.ts'
+import { isReservedHeader, recordBytes, toRecord } from '../core/record.ts'
 import type { RelayState, Tail } from '../core/relay-state.ts'
 import { acknowledged } from '../core/tail.ts'
 import { topicOf } from '../core/topic-template.ts'
@@ -42,12 +42,11 @@ interface PlannedPartition extends PartitionRecords {
 export function createPlan(options: {
   readonly source: string
   readonly topicTemplate: string
-  readonly maxRecordBytes: number
+  /** asked for each plan: a queue learns of it topic by topic */
+  readonly maxRecordBytes: () => number
   readonly state: RelayState
 }): RelayPlan {
-  const { source, topicTemplate, maxRecordBytes } = options
-  // our own headers take a few hundred bytes: below this a record fits without being measured
-  const sureBytes = maxRecordBytes - 2_048
+  const { source, topicTemplate } = options
   const topics = new Map<string, Tail[]>([...options.state.topics].map(([topic, tails]) => [topic, [...tails]]))
   // aggregate types are few: the template is filled in once for each
   const names = new Map<string, string>()
@@ -77,6 +76,9 @@ export function createPlan(options: {
       topics.set(topic, [...tails])
     },
     plan(changes) {
+      const maxRecordBytes = options.maxRecordBytes()
+      // our own headers take a few hundred bytes: below this a record fits without being measured
+      const sureBytes = maxRecordBytes - 2_048
       let refused: MillraceError | null = null
       const byTopic = new Map<string, (PlannedPartition | undefined)[]>()
       const batches: PlannedPartition[] = []
@@ -112,7 +114,9 @@ export function createPlan(options: {
           committedAt: change.committedAt,
           version: change.version,
         })
-        if (change.bytes > sureBytes && recordBytes(record) > maxRecordBytes) {
+        // a header weighs up to three times what its JSON does
+        const most = change.bytes + 2 * (change.headers?.length ?? 0)
+        if (most > sureBytes && recordBytes(record) > maxRecordBytes) {
           refused = tooLarge(change, topic, recordBytes(record), maxRecordBytes)
           break
         }

@@ -1,5 +1,6 @@
+import { setTimeout as wait } from 'node:timers/promises'
 import type { Log } from '../core/connector.ts'
-import { MillraceError } from '../core/errors.ts'
+import { codeOf, type ErrorCode, MillraceError } from '../core/errors.ts'
 import { formatLsn, type Lsn, type Position } from '../core/position.ts'
 import type { Publisher, Queue } from '../core/queue.ts'
 import { fromRecord } from '../core/record.ts'
@@ -37,6 +38,8 @@ export interface SessionOptions {
   readonly log: Log
   readonly now: () => number
   readonly failpoint: (name: Failpoint) => Promise<void> | void
+  /** tells the sessions of one number apart: a name that nobody else has */
+  readonly newWriter: () => string
   readonly report: SessionReport
   /** asks for a drain: stop reading, publish what is under way, record, confirm, give the slot back */
   readonly drain: AbortSignal
@@ -52,6 +55,15 @@ const COPY_INTERVAL = 10_000
 const LOG_END_INTERVAL = 60_000
 /** how often the session looks whether any of these is due */
 const TICK = 50
+/** for how long the queue must say that something is missing, and how often it is asked (ms) */
+const DOUBT = 4_000
+const DOUBT_PAUSE = 400
+const DOUBTED = new Set<ErrorCode>([
+  'MILLRACE_STATE_MISSING',
+  'MILLRACE_QUEUE_LOST_END',
+  'MILLRACE_QUEUE_NOT_READY',
+  'MILLRACE_QUEUE_OFFSET_GONE',
+])
 
 /**
  * One session of the relay: owns the slot, finds the tails, publishes and confirms until it is drained or something
@@ -71,7 +83,7 @@ export async function runSession(options: SessionOptions): Promise<void> {
     report.running(session)
     log.info({ session: keeper.session, confirmed: formatLsn(session.identity.confirmed) }, 'relay session began')
 
-    const interrupts = createInterrupts(drain)
+    const interrupts = createInterrupts(drain, ended.signal)
     keeper.run(session).catch((error: unknown) => interrupts.fail(error))
     try {
       for (;;) {
@@ -117,10 +129,11 @@ interface Interrupts {
   fail(error: unknown): void
 }
 
-function createInterrupts(drain: AbortSignal): Interrupts {
+function createInterrupts(drain: AbortSignal, ended: AbortSignal): Interrupts {
   let failure: { readonly error: unknown } | null = null
   let waiting: { resolve(value: null): void; reject(error: unknown): void } | null = null
-  drain.addEventListener('abort', () => waiting?.resolve(null), { once: true })
+  // the relay's drain outlives its sessions
+  drain.addEventListener('abort', () => waiting?.resolve(null), { once: true, signal: ended })
   return {
     unless: (promise) =>
       new Promise((resolve, reject) => {
@@ -141,6 +154,30 @@ async function begin(
   options: SessionOptions,
   session: SourceSession,
 ): Promise<{ readonly plan: RelayPlan; readonly keeper: StateKeeper }> {
+  const { source, queue } = options
+  const { records, resumed, topics } = await insisted(() => findOut(options, session), options.drain)
+  const state: RelayState = { ...resumed, session: resumed.session + 1, topics }
+  const plan = createPlan({
+    source: source.name,
+    topicTemplate: options.topicTemplate,
+    maxRecordBytes: () => queue.traits.maxRecordBytes,
+    state,
+  })
+  const keeper = createKeeper(options, plan, state, session.identity.confirmed)
+  await keeper.record()
+  for (const key of records.keys()) await queue.state.remove(key)
+  return { plan, keeper }
+}
+
+/** Where both sides stand, as they say now. Changes nothing, so it may be asked again. */
+async function findOut(
+  options: SessionOptions,
+  session: SourceSession,
+): Promise<{
+  readonly records: ReadonlyMap<string, string>
+  readonly resumed: RelayState
+  readonly topics: ReadonlyMap<string, readonly Tail[]>
+}> {
   const { source, queue, fingerprint } = options
   // read only now that the slot is ours: an owner before us may have written until it lost it
   const records = await queue.state.read(statePrefix(source.name))
@@ -155,17 +192,22 @@ async function begin(
   const counts = await queue.topics([...resumed.topics.keys()])
   const topics = new Map<string, readonly Tail[]>()
   for (const [topic, tails] of resumed.topics) topics.set(topic, await findTails(options, topic, tails, counts.get(topic)))
-  const state: RelayState = { ...resumed, session: resumed.session + 1, topics }
-  const plan = createPlan({
-    source: source.name,
-    topicTemplate: options.topicTemplate,
-    maxRecordBytes: queue.traits.maxRecordBytes,
-    state,
-  })
-  const keeper = createKeeper(options, plan, state, session.identity.confirmed)
-  await keeper.record()
-  for (const key of records.keys()) await queue.state.remove(key)
-  return { plan, keeper }
+  return { records, resumed, topics }
+}
+
+/**
+ * A halt is for a person, so what the queue lacks is believed only when it says so again and again: a broker that has
+ * just restarted, or lost its leadership without knowing, may not know better yet; retention may move while we read.
+ */
+async function insisted<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  const until = performance.now() + DOUBT
+  for (;;)
+    try {
+      return await ask()
+    } catch (error) {
+      if (!DOUBTED.has(codeOf(error)) || signal.aborted || performance.now() > until) throw error
+      await wait(DOUBT_PAUSE, undefined, { signal }).catch(() => {})
+    }
 }
 
 async function findTails(
@@ -213,9 +255,13 @@ async function findTails(
  * forward at the next start is never long.
  */
 async function recordTopic(options: SessionOptions, plan: RelayPlan, keeper: StateKeeper, topic: string): Promise<void> {
-  const { queue, failpoint } = options
-  await queue.createTopic(topic)
-  const logs = await queue.ranges(topic)
+  const { queue, failpoint, drain } = options
+  const logs = await insisted(async () => {
+    await queue.createTopic(topic)
+    // what the topic takes is learned with it
+    await queue.topics([topic])
+    return queue.ranges(topic)
+  }, drain)
   plan.addTopic(
     topic,
     logs.map(({ end }) => ({ position: null, offset: end - 1n })),
@@ -242,6 +288,7 @@ interface StateKeeper {
 
 function createKeeper(options: SessionOptions, plan: RelayPlan, begun: RelayState, confirmedAtStart: Lsn): StateKeeper {
   const { source, queue, now, failpoint, report, log } = options
+  const key = stateKey(source.name, begun.session, options.newWriter())
   let state = begun
   let safe = confirmedAtStart
   let confirmed = confirmedAtStart
@@ -273,7 +320,7 @@ function createKeeper(options: SessionOptions, plan: RelayPlan, begun: RelayStat
       // one at a time: of two writes under way the older could land last, and the state would fall behind the confirm
       const next = writing.then(async () => {
         state = { ...state, topics: new Map([...plan.topics].map(([topic, tails]) => [topic, [...tails]])) }
-        await queue.state.write(stateKey(source.name, state.session), encodeState(state))
+        await queue.state.write(key, encodeState(state))
         writtenAt = now()
       })
       writing = next.catch(() => {})
@@ -309,7 +356,7 @@ function createKeeper(options: SessionOptions, plan: RelayPlan, begun: RelayStat
           if (at - copiedAt >= COPY_INTERVAL) await keeper.copy()
           if (at - lookedAt >= LOG_END_INTERVAL) {
             lookedAt = at
-            await lookAtLogEnds()
+            await insisted(lookAtLogEnds, options.drain)
           }
         }
         const loop = (): void => {

@@ -57,15 +57,18 @@ export interface Relay {
 }
 
 const STANDBY_INTERVAL = 1_000
+/** a session that ran for so long was well (ms): one that fails at once, again and again, must not be tried in haste */
+const STEADY = 10_000
 const SLOW_RETRY = { base: 5_000, cap: 60_000 }
 
 export function startRelay(options: RelayOptions): Relay {
-  const { source, queue, log, random } = options
+  const { log, now, random } = options
   const drain = new AbortController()
   const published = new Map<string, number>()
   let phase: RelayPhase = 'starting'
   let error: Error | null = null
   let attempts = 0
+  let runningSince: number | null = null
   let confirmed: Lsn | null = null
   let position: Position | null = null
   let current: SourceSession | null = null
@@ -74,7 +77,7 @@ export function startRelay(options: RelayOptions): Relay {
     running(session: SourceSession) {
       phase = 'running'
       error = null
-      attempts = 0
+      runningSince = now()
       current = session
       confirmed ??= session.identity.confirmed
     },
@@ -91,10 +94,18 @@ export function startRelay(options: RelayOptions): Relay {
     while (!drain.signal.aborted) {
       phase = phase === 'standby' ? 'standby' : 'starting'
       try {
-        await runSession({ ...options, source, queue, failpoint: options.failpoint ?? (() => {}), report, drain: drain.signal })
+        await runSession({
+          ...options,
+          failpoint: options.failpoint ?? (() => {}),
+          newWriter: () => writerName(random),
+          report,
+          drain: drain.signal,
+        })
       } catch (caught) {
         error = caught as Error
         current = null
+        if (runningSince !== null && now() - runningSince >= STEADY) attempts = 0
+        runningSince = null
         const policy = policyFor(error)
         if (policy === 'halt') {
           phase = 'halted'
@@ -122,7 +133,7 @@ export function startRelay(options: RelayOptions): Relay {
     status: () => ({
       phase,
       error,
-      attempts,
+      attempts: phase === 'running' ? 0 : attempts,
       confirmed,
       walEnd: current?.walEnd ?? null,
       heardAt: current?.heardAt ?? null,
@@ -135,4 +146,10 @@ export function startRelay(options: RelayOptions): Relay {
       await done.catch(() => {})
     },
   }
+}
+
+function writerName(random: () => number): string {
+  return Math.floor(random() * 2 ** 48)
+    .toString(16)
+    .padStart(12, '0')
 }

@@ -34,7 +34,9 @@ export function clientConfig(settings: SourceSettings): pg.ClientConfig {
 /** The connections for ordinary statements: state copy, slot status, checks. Opened when asked for, closed when idle. */
 export function openPool(config: pg.ClientConfig): pg.Pool {
   const pool = new pg.Pool({ ...config, max: 2, idleTimeoutMillis: 10_000, allowExitOnIdle: true, query_timeout: 60_000 })
-  // an idle connection that breaks is replaced by the next query
+  // an idle connection that breaks is replaced by the next query; one in use that breaks fails its query, and its
+  // own 'error' event would end the process if nobody heard it
   pool.on('error', () => {})
+  pool.on('connect', (client) => client.on('error', () => {}))
   return pool
 }

@@ -41,7 +41,7 @@ export interface OutboxConfig {
   readonly columns?: OutboxColumns
   /** how long a relayed row stays; `forever`: housekeeping leaves the table alone. Default: 1d */
   readonly retention?: Duration | 'forever'
-  /** the largest payload and the largest headers, in bytes, that the outbox takes; set at `init` */
+  /** how many bytes the payload and the headers of an event may have together; set at `init`. Default: 1,000,000 */
   readonly maxEventBytes?: number
 }
 

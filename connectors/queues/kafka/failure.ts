@@ -1,5 +1,5 @@
 import { type ErrorDetail, MillraceError } from '../../../src/core/errors.ts'
-import { ERROR, errorName, hasMoved, isRefused } from './protocol-errors.ts'
+import { errorName, hasMoved, isBusy, isRefused } from './protocol-errors.ts'
 
 /** What kafkajs throws, as far as we look at it. */
 interface Thrown {
@@ -47,7 +47,7 @@ export function answered(code: number, doing: string, fields: NonNullable<ErrorD
       fields,
       remedy: 'give the principal the ACLs for it (kafka-acls.sh)',
     })
-  if (hasMoved(code) || code === ERROR.REQUEST_TIMED_OUT || code === ERROR.COORDINATOR_NOT_AVAILABLE)
+  if (hasMoved(code) || isBusy(code))
     return new MillraceError('MILLRACE_QUEUE_UNREACHABLE', message, { fields, remedy: 'the cluster is changing leaders: wait' })
   return new MillraceError('MILLRACE_QUEUE_NOT_READY', message, { fields })
 }

@@ -41,8 +41,11 @@ export async function* readRange(
     if (errorCode !== ERROR.NONE) throw answered(errorCode, doing, { topic, partition })
     // throttled: the broker said nothing of the partition
     if (!answer) continue
-    if (answer.highWatermark < range.end)
-      throw offsetGone(at, range.end - 1n, { start: answer.logStart, end: answer.highWatermark })
+    if (answer.highWatermark < range.end) {
+      // a leader that was just elected says a high watermark that is behind; asked for its end, it waits until it knows (KIP-207)
+      const now = await rangeOf(cluster, at)
+      if (now.end < range.end) throw offsetGone(at, range.end - 1n, now)
+    }
     const next = offsetAfter(answer.bytes)
     if (next === null) {
       // below the high watermark and nothing there: compaction emptied the end of what is asked for. Asked twice to be sure

@@ -7,8 +7,10 @@ export const ERROR = {
   LEADER_NOT_AVAILABLE: 5,
   NOT_LEADER_OR_FOLLOWER: 6,
   REQUEST_TIMED_OUT: 7,
+  BROKER_NOT_AVAILABLE: 8,
   REPLICA_NOT_AVAILABLE: 9,
   MESSAGE_TOO_LARGE: 10,
+  NETWORK_EXCEPTION: 13,
   COORDINATOR_LOAD_IN_PROGRESS: 14,
   COORDINATOR_NOT_AVAILABLE: 15,
   NOT_COORDINATOR: 16,
@@ -31,11 +33,14 @@ export const ERROR = {
   NOT_CONTROLLER: 41,
   POLICY_VIOLATION: 44,
   KAFKA_STORAGE_ERROR: 56,
+  LISTENER_NOT_FOUND: 72,
   FENCED_LEADER_EPOCH: 74,
   UNKNOWN_LEADER_EPOCH: 75,
   UNSUPPORTED_COMPRESSION_TYPE: 76,
+  OFFSET_NOT_AVAILABLE: 78,
   MEMBER_ID_REQUIRED: 79,
   INVALID_RECORD: 87,
+  THROTTLING_QUOTA_EXCEEDED: 89,
 } as const
 
 const NAMES = new Map<number, string>(Object.entries(ERROR).map(([name, code]) => [code, name]))
@@ -57,6 +62,24 @@ const MOVED = new Set<number>([
 
 export function hasMoved(code: number): boolean {
   return MOVED.has(code)
+}
+
+/** Nothing is said of what was asked: the broker, or the cluster, is busy with itself (Kafka calls them retriable). */
+const BUSY = new Set<number>([
+  ERROR.REQUEST_TIMED_OUT,
+  ERROR.BROKER_NOT_AVAILABLE,
+  ERROR.NETWORK_EXCEPTION,
+  ERROR.COORDINATOR_LOAD_IN_PROGRESS,
+  ERROR.COORDINATOR_NOT_AVAILABLE,
+  ERROR.NOT_COORDINATOR,
+  ERROR.NOT_CONTROLLER,
+  ERROR.LISTENER_NOT_FOUND,
+  ERROR.OFFSET_NOT_AVAILABLE,
+  ERROR.THROTTLING_QUOTA_EXCEEDED,
+])
+
+export function isBusy(code: number): boolean {
+  return BUSY.has(code)
 }
 
 const REFUSED = new Set<number>([

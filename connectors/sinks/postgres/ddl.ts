@@ -49,13 +49,3 @@ export function bookkeepingSql(schema: string): readonly string[] {
 )`,
   ]
 }
-
-/** What the role of a sink needs on the bookkeeping, when another role owns it. */
-export function bookkeepingGrants(schema: string, role: string): readonly string[] {
-  const s = pg.escapeIdentifier(schema)
-  const to = pg.escapeIdentifier(role)
-  return [
-    `grant usage on schema ${s} to ${to}`,
-    `grant select, insert, update, delete on ${s}.checkpoint, ${s}.deleted, ${s}.guard, ${s}.target to ${to}`,
-  ]
-}
