@@ -153,14 +153,20 @@ function userHeaders(change: Change): readonly Header[] | MillraceError {
   }
   if (parsed === null) return NO_HEADERS
   const entries = typeof parsed === 'object' && !Array.isArray(parsed) ? Object.entries(parsed as object) : null
-  if (entries?.every((entry): entry is [string, string] => typeof entry[1] === 'string')) return entries
+  const fields = { position: change.position, id: change.id, type: change.type }
+  if (!entries?.every((entry): entry is [string, string] => typeof entry[1] === 'string'))
+    return new MillraceError(
+      'MILLRACE_OUTBOX_ROW_INVALID',
+      `the outbox row ${change.id} has headers that are not an object of strings`,
+      { remedy: 'headers must be a JSON object whose values are strings, such as {"traceparent": "00-…"}', fields },
+    )
+  // a second `millrace-position` would be read in place of ours, and the event dropped as one that was applied before
+  const reserved = entries.find(([name]) => isReservedHeader(name))
+  if (reserved === undefined) return entries
   return new MillraceError(
     'MILLRACE_OUTBOX_ROW_INVALID',
-    `the outbox row ${change.id} has headers that are not an object of strings`,
-    {
-      remedy: 'headers must be a JSON object whose values are strings, such as {"traceparent": "00-…"}',
-      fields: { position: change.position, id: change.id, type: change.type },
-    },
+    `the outbox row ${change.id} has a header ${reserved[0]}, a name that Millrace keeps for itself`,
+    { remedy: 'give the header another name', fields },
   )
 }
 

@@ -86,7 +86,7 @@ describe('what stands before an event that cannot be applied is applied, and its
   test('where the store refuses it', async () => {
     const stream = eventStream()
     const good = stream.next(put('a', 'x'))
-    const poison = stream.next({ type: 'Put', key: 'b', payload: { id: 'b', total: 'much' } })
+    const poison = stream.next({ type: 'Put', key: 'b', payload: { id: 'b', total: 'much', note: 'x' } })
     await rig.publish(0, [good, poison, stream.next(put('c', 'x'))])
     await rig.publish(1, events('z', 1))
     const applier = rig.applier(await rig.sink())

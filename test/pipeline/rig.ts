@@ -118,4 +118,4 @@ export function inPhase(applier: Applier, partition: number, phase: PartitionSta
   )
 }
 
-export const put = (key: string, note: string) => ({ type: 'Put', key, payload: { id: key, note } })
+export const put = (key: string, note: string) => ({ type: 'Put', key, payload: { id: key, total: 1, note } })

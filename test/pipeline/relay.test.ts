@@ -1,0 +1,245 @@
+import { randomUUID } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import local from '../../connectors/queues/local.ts'
+import { MillraceError } from '../../src/core/errors.ts'
+import type { Event } from '../../src/core/event.ts'
+import type { Queue } from '../../src/core/queue.ts'
+import { fromRecord } from '../../src/core/record.ts'
+import { decodeState, encodeState, latestState, stateKey, statePrefix } from '../../src/core/relay-state.ts'
+import { topicOf } from '../../src/core/topic-template.ts'
+import { initRelayState } from '../../src/pipeline/init-state.ts'
+import { type Relay, type RelayOptions, startRelay } from '../../src/pipeline/relay.ts'
+import { migrate } from '../../src/postgres/migrate.ts'
+import { openPostgresSource, type PostgresSource } from '../../src/postgres/source.ts'
+import { silent } from '../connectors/postgres-fixture.ts'
+import { query } from '../faults/parts.ts'
+import { createDatabase, type Database } from '../support/database.ts'
+import { eventually } from '../support/eventually.ts'
+
+const NAME = 'shop'
+const TEMPLATE = 'outbox.event.{aggregate_type}'
+const TOPIC = topicOf(TEMPLATE, 'order')
+/** a table of somebody else's, without our constraints */
+const TABLE = 'create table events (n bigserial, id text primary key, kind text not null, aggregate text not null, type text not null, body text, headers text)'
+
+let database: Database
+let folder: string
+let queue: Queue
+let source: PostgresSource
+let slot: string
+const relays: Relay[] = []
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'millrace-relay-'))
+  database = await createDatabase('source')
+  slot = `relay_${process.pid}_${Math.random().toString(36).slice(2, 10)}`
+  await database.query(TABLE)
+  queue = await openQueue()
+  const columns = { id: 'id', aggregateType: 'kind', aggregateId: 'aggregate', type: 'type', payload: 'body', headers: 'headers' }
+  source = openPostgresSource(
+    { name: NAME, url: database.url, slot, outbox: { table: 'events', columns }, acceptUnlimitedWal: true },
+    { log: silent, now: Date.now },
+  )
+  await query(database.url, migrate)
+  await source.init()
+  const session = await source.open({ epoch: 1, signal: AbortSignal.timeout(30_000) })
+  await session.close()
+  await initRelayState({ source, queue, identity: session.identity, fingerprint: 'f', newStreamId: randomUUID })
+})
+
+afterEach(async () => {
+  await Promise.all(relays.splice(0).map((relay) => relay.stop()))
+  await source.close()
+  await queue.close()
+  await database.drop()
+  await rm(folder, { recursive: true, force: true })
+})
+
+async function openQueue(): Promise<Queue> {
+  const parsed = await local.options['~standard'].validate({
+    path: join(folder, 'queue.db'),
+    topics: { partitions: 2 },
+    maxRecordBytes: 20_000,
+  })
+  if (parsed.issues) throw new Error(JSON.stringify(parsed.issues))
+  return local.open(parsed.value, { log: silent, pipeline: NAME, now: Date.now })
+}
+
+function relay(options: Partial<RelayOptions> = {}): Relay {
+  const started = startRelay({
+    source,
+    queue,
+    topicTemplate: TEMPLATE,
+    fingerprint: 'f',
+    sinkTopics: [],
+    log: silent,
+    now: Date.now,
+    random: Math.random,
+    ...options,
+  })
+  relays.push(started)
+  return started
+}
+
+interface Row {
+  readonly id: string
+  readonly body?: string
+  readonly headers?: string
+}
+
+/** in one transaction, so in one batch */
+function emit(...rows: readonly Row[]): Promise<unknown> {
+  return database.query(
+    `insert into events (id, kind, aggregate, type, body, headers)
+     select r->>'id', 'order', r->>'id', 'Put', coalesce(r->>'body', '{}'), r->>'headers' from json_array_elements($1::json) r`,
+    [JSON.stringify(rows)],
+  )
+}
+
+/** what the queue holds, by partition */
+async function published(): Promise<readonly (readonly Event[])[]> {
+  if (!(await queue.topics([TOPIC])).has(TOPIC)) return [[], []]
+  const partitions: Event[][] = []
+  for (const [partition, range] of (await queue.ranges(TOPIC)).entries()) {
+    const events: Event[] = []
+    for await (const records of queue.read({ topic: TOPIC, partition }, range)) events.push(...records.map((r) => fromRecord(r) as Event))
+    partitions.push(events)
+  }
+  return partitions
+}
+const ids = async (): Promise<readonly string[]> =>
+  (await published())
+    .flat()
+    .sort((a, b) => (a.position < b.position ? -1 : 1))
+    .map(({ id }) => id)
+const untilPublished = (expected: readonly string[]): Promise<unknown> =>
+  eventually(async () => JSON.stringify(await ids()) === JSON.stringify(expected), {
+    within: 15_000,
+    what: `the queue holds ${expected.join(', ')}`,
+  })
+const running = (one: Relay): Promise<unknown> =>
+  eventually(() => one.status().phase === 'running', { within: 15_000, what: 'the relay runs' })
+const haltOf = (one: Relay): Promise<unknown> => one.done.then(() => 'stopped', (error) => error)
+
+/** how long it takes, in ms */
+async function duration(work: Promise<unknown>): Promise<number> {
+  const begun = performance.now()
+  await work
+  return performance.now() - begun
+}
+
+describe('a row that cannot be published halts the relay, which names it; what stood before it in its transaction is published', () => {
+  for (const [what, poison, code] of [
+    ['headers that are no object of strings', { id: 'poison', headers: '{"n": 1}' }, 'MILLRACE_OUTBOX_ROW_INVALID'],
+    ['headers that are not JSON', { id: 'poison', headers: 'x' }, 'MILLRACE_OUTBOX_ROW_INVALID'],
+    [
+      'a header that is Millrace’s own',
+      { id: 'poison', headers: '{"millrace-position": "00000000-0000000000000000-00000001"}' },
+      'MILLRACE_OUTBOX_ROW_INVALID',
+    ],
+    ['a record above the queue’s limit', { id: 'poison', body: 'x'.repeat(20_000) }, 'MILLRACE_EVENT_TOO_LARGE'],
+    [
+      'many small headers above the queue’s limit',
+      { id: 'poison', headers: JSON.stringify(Object.fromEntries(Array.from({ length: 1_200 }, (_, i) => [i.toString(36), '']))) },
+      'MILLRACE_EVENT_TOO_LARGE',
+    ],
+  ] as const)
+    test(what, async () => {
+      await emit({ id: 'a' }, { id: 'b', headers: '{"trace": "1"}' }, poison, { id: 'c' })
+      const halted = haltOf(relay())
+      expect(await halted).toMatchObject({ code, fields: { id: 'poison', type: 'Put', position: expect.any(String) } })
+      expect(await ids()).toEqual(['a', 'b'])
+    })
+})
+
+describe('stop ends within its bound', () => {
+  test('while the database is idle, and the slot is free then', async () => {
+    const one = relay()
+    await running(one)
+    expect(await duration(one.stop())).toBeLessThan(5_000)
+    expect(one.status().phase).toBe('stopped')
+    expect((await source.slotStatus())?.activePid).toBeNull()
+  })
+
+  test('while the database is busy, and nothing is published twice afterwards', async () => {
+    const one = relay()
+    await running(one)
+    const rows = Array.from({ length: 3_000 }, (_, i) => ({ id: `e${String(i).padStart(4, '0')}` }))
+    await emit(...rows.slice(0, 1_000))
+    await emit(...rows.slice(1_000))
+    await eventually(async () => (await ids()).length > 0, { what: 'something is published' })
+    expect(await duration(one.stop())).toBeLessThan(5_000)
+    const again = relay()
+    await untilPublished(rows.map(({ id }) => id))
+    await again.stop()
+    for (const events of await published())
+      for (const [i, event] of events.entries()) expect(event.prev).toBe(events[i - 1]?.position ?? null)
+  })
+
+  test('while the queue is blocked, and what was under way comes again', async () => {
+    const one = relay()
+    await emit({ id: 'a' })
+    await untilPublished(['a'])
+    const blocker = new DatabaseSync(join(folder, 'queue.db'))
+    try {
+      blocker.exec('begin immediate')
+      await emit({ id: 'b' })
+      await eventually(() => one.status().phase === 'waiting', { within: 20_000, what: 'the relay sees that the queue is blocked' })
+      expect(await duration(one.stop())).toBeLessThan(20_000)
+      expect(one.status().phase).toBe('stopped')
+    } finally {
+      blocker.exec('rollback')
+      blocker.close()
+    }
+    relay()
+    await untilPublished(['a', 'b'])
+  }, 90_000)
+})
+
+test('two sessions of one number do not overwrite each other: the one that went on counts', async () => {
+  await queue.createTopic(TOPIC)
+  const one = relay()
+  await emit({ id: 'a' })
+  await untilPublished(['a'])
+  await one.stop()
+  const records = await queue.state.read(statePrefix(NAME))
+  expect(records.size).toBe(1)
+  const current = latestState(records)
+  if (current === null) throw new Error('no state')
+  // the first write of a session whose outcome was unknown: it arrives only now
+  const late = { ...current, intent: 1n, topics: new Map() }
+  await queue.state.write(stateKey(NAME, current.session, 'another'), encodeState(late))
+  await queue.state.write(stateKey(NAME, current.session), encodeState(late))
+  relay()
+  await emit({ id: 'b' })
+  await untilPublished(['a', 'b'])
+  expect([...(await queue.state.read(statePrefix(NAME))).values()].map((text) => decodeState(text).session)).toEqual([current.session + 1])
+})
+
+test('a session that fails again and again is not tried in haste', async () => {
+  let sessions = 0
+  const failing = new Proxy(queue, {
+    get(target, name) {
+      const value = Reflect.get(target, name, target)
+      if (name !== 'publisher') return typeof value === 'function' ? value.bind(target) : value
+      return async () => {
+        sessions++
+        const publisher = await target.publisher()
+        // closed under the relay's hands: its publish is refused, each time
+        return { publish: (batches: never) => publisher.close().then(() => publisher.publish(batches)).catch((cause) => Promise.reject(unknown(cause))), close: () => publisher.close() }
+      }
+    },
+  })
+  const one = relay({ queue: failing, random: () => 0 })
+  await emit({ id: 'a' })
+  await eventually(() => one.status().attempts >= 4, { within: 20_000, what: 'failures in a row are counted' })
+  expect(sessions).toBeGreaterThanOrEqual(4)
+  await one.stop()
+}, 40_000)
+
+const unknown = (cause: unknown): Error =>
+  new MillraceError('MILLRACE_PUBLISH_UNKNOWN', 'it is unknown whether events were written', { cause })
