@@ -29,7 +29,10 @@ export function gapError(partition: TopicPartition, chain: Chain, event: Event, 
     'MILLRACE_GAP',
     `${partition.topic}/${partition.partition} has a gap at offset ${offset}: the event ${event.position} follows ${event.prev ?? 'nothing'}, but the sink stands at ${chain.at}`,
     {
-      remedy: 'nothing of it was applied; what lies between is missing from the queue: find out what removed it before going on',
+      remedy:
+        event.prev === null
+          ? 'a new stream begins here, and this sink has applied an older one: feed new tables by a sink of another name'
+          : 'nothing of it was applied; what lies between is missing from the queue: find out what removed it before going on',
       fields: {
         topic: partition.topic,
         partition: partition.partition,

@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto'
+import { MillraceError } from '../core/errors.ts'
 import type { Queue } from '../core/queue.ts'
 import { latestState, statePrefix } from '../core/relay-state.ts'
+import type { Sink } from '../core/sink.ts'
 import type { SourceIdentity } from '../core/source.ts'
 import { initRelayState } from '../pipeline/init-state.ts'
 import { migrate } from '../postgres/migrate.ts'
@@ -14,11 +16,13 @@ import { connectSource, fingerprintOf, namedTopics, openQueue, openSource, prepa
  */
 export async function initPipeline(config: ParsedConfig, around: Surroundings): Promise<readonly string[]> {
   const made: string[] = []
-  if (config.source !== undefined) made.push(...(await initStream(config, around)))
+  const stream = config.source === undefined ? null : await initStream(config, around)
+  made.push(...(stream?.made ?? []))
   for (const name of Object.keys(config.sinks)) {
     const sink = await (await prepareSink(config, name, around)).open()
     try {
       await sink.init()
+      if (stream?.isNew === true) await refuseOlderStream(name, config.name, sink)
       if (sink.traits.checkpoints) made.push(`sink ${name}: its checkpoints have a place`)
     } finally {
       await sink.close()
@@ -27,18 +31,36 @@ export async function initPipeline(config: ParsedConfig, around: Surroundings): 
   return made
 }
 
-async function initStream(config: ParsedConfig, around: Surroundings): Promise<readonly string[]> {
+/** A new stream's first event follows nothing: a sink that stands at an older one's position would halt on it. */
+async function refuseOlderStream(name: string, source: string, sink: Sink): Promise<void> {
+  const stands = (await sink.checkpoints()).some(({ positions }) => positions.has(source))
+  if (!stands) return
+  throw new MillraceError(
+    'MILLRACE_STATE_CONFLICT',
+    `the stream of ${source} is a new one, and the sink ${name} holds checkpoints of an older one: it would halt on the first event`,
+    { remedy: `feed new tables by a sink of another name; the rows of ${name} stay as they are`, fields: { sink: name } },
+  )
+}
+
+interface Stream {
+  readonly made: readonly string[]
+  /** nothing was ever relayed */
+  readonly isNew: boolean
+}
+
+async function initStream(config: ParsedConfig, around: Surroundings): Promise<Stream> {
   const maxEventBytes = config.source?.outbox.maxEventBytes
   const client = await connectSource(config, around)
   const applied = await migrate(client, { maxEventBytes }).finally(() => client.end())
   const source = await openSource(config, around)
   try {
     const made = [...applied.map(({ version, name }) => `migration ${version}, ${name}`), ...(await source.init())]
-    if (config.queue === undefined) return made
+    if (config.queue === undefined) return { made, isNew: false }
     const queue = await openQueue(config, around)
     try {
-      made.push(await foundStream(config, source, queue, around))
-      return [...made, ...(await makeTopics(config, queue, around))]
+      const stream = await foundStream(config, source, queue, around)
+      made.push(stream.said, ...(await makeTopics(config, queue, around)))
+      return { made, isNew: stream.isNew }
     } finally {
       await queue.close()
     }
@@ -56,7 +78,12 @@ async function makeTopics(config: ParsedConfig, queue: Queue, around: Surroundin
   return missing.map((topic) => `topic ${topic}`)
 }
 
-async function foundStream(config: ParsedConfig, source: PostgresSource, queue: Queue, around: Surroundings): Promise<string> {
+async function foundStream(
+  config: ParsedConfig,
+  source: PostgresSource,
+  queue: Queue,
+  around: Surroundings,
+): Promise<{ readonly said: string; readonly isNew: boolean }> {
   const known = latestState(await queue.state.read(statePrefix(source.name)))
   const identity =
     known !== null && (await source.stateCopy.read()) !== null ? { ...known, confirmed: known.intent } : await identify(source)
@@ -67,7 +94,8 @@ async function foundStream(config: ParsedConfig, source: PostgresSource, queue: 
     fingerprint: fingerprintOf(config, around),
     newStreamId: randomUUID,
   })
-  return known === null ? `stream ${state.streamId}` : `stream ${state.streamId}: known to both sides`
+  const said = known === null ? `stream ${state.streamId}` : `stream ${state.streamId}: known to both sides`
+  return { said, isNew: state.session === 0 }
 }
 
 /** a session is opened for its identity alone: nothing is read or confirmed */

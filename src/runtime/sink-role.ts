@@ -40,7 +40,14 @@ export function startSinkRole(name: string, context: RoleContext): SinkRole {
   }
 
   return {
-    ready: () => applier?.status().phase === 'running',
+    // ready while anything flows: a partition or two that wait for a person hold back no other
+    ready() {
+      const status = applier?.status()
+      if (status?.phase !== 'running') return false
+      return (
+        status.partitions.length === 0 || status.partitions.some(({ phase }) => phase === 'following' || phase === 'claiming')
+      )
+    },
     done: live(`the sink ${name}`, log, work, (caught) => {
       error = caught
     }),

@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
 import { ORDERS } from '../connectors/postgres-fixture.ts'
+import { query } from '../faults/parts.ts'
 import { eventStream } from '../support/events.ts'
 import { eventually } from '../support/eventually.ts'
-import { query } from '../faults/parts.ts'
 import { createRig, inPhase, laneOf, put, type Rig, TOPIC } from './rig.ts'
 
 let rig: Rig
@@ -111,7 +111,8 @@ test('stops within its bound while its sink is blocked, and forgets nothing', as
     await rig.publish(0, [stream.next(put('b', 'x'))])
     await eventually(
       async () =>
-        (await client.query("select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()")).rowCount,
+        (await client.query("select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"))
+          .rowCount,
       { what: 'the applier waits for the lock' },
     )
     const stopped = applier.stop()

@@ -1,4 +1,6 @@
+import { Writable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { openLineSink } from '../../connectors/sinks/stdout.ts'
 import type { Event } from '../../src/core/event.ts'
 import { toRecord } from '../../src/core/record.ts'
 import { eventStream } from '../support/events.ts'
@@ -55,7 +57,32 @@ describe('a chain', () => {
     expect(laneOf(applier, 0)).toMatchObject({ phase: 'following', applied: 5 })
   })
 
-  test('is each source’s own, also where two share a topic', async () => {
+  test('is each source’s own where two share a topic: neither is a gap in, nor stale behind, the other', async () => {
+    const shop = eventStream({ source: 'shop' })
+    const other = eventStream({ source: 'other', firstCommit: 0x10n })
+    const sink = openLineSink(new Writable({ write: (_, __, done) => done() }))
+    const applier = rig.applier(sink)
+    await rig.publish(0, [
+      shop.next(put('s', '1')),
+      other.next(put('o', '1')),
+      shop.next(put('s', '2')),
+      other.next(put('o', '2')),
+    ])
+    await eventually(() => laneOf(applier, 0)?.applied === 4, { what: 'all four are applied' })
+    expect(laneOf(applier, 0)?.positions).toEqual(
+      new Map([
+        ['shop', shop.at],
+        ['other', other.at],
+      ]),
+    )
+    other.next(put('o', 'lost'))
+    await rig.publish(0, [shop.next(put('s', '3')), other.next(put('o', '4'))])
+    const { error } = await inPhase(applier, 0, 'halted')
+    expect(error).toMatchObject({ code: 'MILLRACE_GAP', fields: { source: 'other' } })
+    expect(laneOf(applier, 0)).toMatchObject({ applied: 5 })
+  })
+
+  test('passes over a source that the sink does not follow, gaps and all', async () => {
     const shop = eventStream({ source: 'shop' })
     const other = eventStream({ source: 'other', firstCommit: 0x10n })
     const [s1, o1, s2] = [shop.next(put('s', '1')), other.next(put('o', '1')), shop.next(put('s', '2'))]

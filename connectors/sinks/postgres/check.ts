@@ -1,4 +1,5 @@
 import pg from 'pg'
+import type { MillraceError } from '../../../src/core/errors.ts'
 import type { Finding } from '../../../src/core/finding.ts'
 import { type CatalogTable, readCatalog } from './catalog.ts'
 import { sinkError } from './failure.ts'
@@ -8,8 +9,24 @@ import { GUARD_COLUMN, type PostgresSinkSettings, type TableSettings } from './o
 const BOOKKEEPING = ['checkpoint', 'deleted', 'guard', 'target'] as const
 const MIN_VERSION = 140_000
 
-/** What stands between a sink and its tables; changes nothing. */
-export async function checkSink(pool: pg.Pool, settings: PostgresSinkSettings, subject: string): Promise<readonly Finding[]> {
+export async function bookkeepingStands(pool: pg.Pool, schema: string): Promise<boolean> {
+  const { rows } = await pool.query<{ stands: boolean }>(
+    'select bool_and(to_regclass(format($2, $1::text, name)) is not null) as stands from unnest($3::text[]) name',
+    [schema, '%I.%I', BOOKKEEPING],
+  )
+  return rows[0]?.stands === true
+}
+
+/**
+ * What stands between a sink and its tables; changes nothing.
+ * @param mappingChanges what the tables were fed by and are no longer, as a claim would find it
+ */
+export async function checkSink(
+  pool: pg.Pool,
+  settings: PostgresSinkSettings,
+  subject: string,
+  mappingChanges: () => Promise<MillraceError | null>,
+): Promise<readonly Finding[]> {
   const findings: Finding[] = []
   const add = (level: Finding['level'], message: string, remedy?: string): void => {
     findings.push({ level, subject, message, ...(remedy !== undefined && { remedy }) })
@@ -27,6 +44,8 @@ export async function checkSink(pool: pg.Pool, settings: PostgresSinkSettings, s
     ])
     checkBookkeeping(settings, catalog, add)
     for (const table of settings.tables) checkTable(table, catalog.get(targetName(table)), add)
+    const changed = findings.some(({ level }) => level === 'blocker') ? null : await mappingChanges()
+    if (changed !== null) add('blocker', changed.message, changed.remedy)
   } catch (error) {
     const { message, remedy } = sinkError(error)
     add('blocker', message, remedy)

@@ -6,12 +6,21 @@ import type { Sink } from '../../../src/core/sink.ts'
 import { DEFAULT_TOPIC } from '../../../src/core/topic-template.ts'
 import { openBookkeeping } from './bookkeeping.ts'
 import { readCatalog } from './catalog.ts'
-import { checkSink } from './check.ts'
+import { bookkeepingStands, checkSink } from './check.ts'
 import { openPool } from './connection.ts'
 import { bookkeepingSql } from './ddl.ts'
 import { sinkError } from './failure.ts'
 import { openLane } from './lane.ts'
-import { type Feed, feedsOfTopic, keptMapping, mappingChanges, mergedMapping, notReady, resolveFeeds } from './mapping.ts'
+import {
+  type Feed,
+  feedsOfTopic,
+  type KeptMapping,
+  keptMapping,
+  mappingChanges,
+  mergedMapping,
+  notReady,
+  resolveFeeds,
+} from './mapping.ts'
 import { forgetMarkers } from './markers.ts'
 import type { PostgresSinkSettings } from './options.ts'
 import { eventFields, type Planning, rejected } from './plan.ts'
@@ -30,37 +39,38 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
   let forgetting: Promise<void> | null = null
   let forgotAt = 0
 
-  /** The feeds as the replica's tables are now; the mapping that the sink was fed with must be the same. */
-  async function resolved(): Promise<readonly Feed[]> {
-    const feeds = resolveFeeds(
-      settings,
-      await readCatalog(
-        pool,
-        settings.tables.map(({ into }) => into),
-      ),
-    )
+  /** The feeds as the replica's tables are now, held against the mapping that the sink was fed with. */
+  async function compared() {
+    const tables = settings.tables.map(({ into }) => into)
+    const feeds = resolveFeeds(settings, await readCatalog(pool, tables))
     const kept = new Map((await bookkeeping.targets()).map((target) => [target.target, target]))
     const fed = (await bookkeeping.checkpoints()).some(({ positions }) => positions.size > 0)
     const changes: string[] = []
+    const news = new Map<string, KeptMapping>()
     const targets = new Set(feeds.map(({ target }) => target))
     for (const target of targets) {
       const before = kept.get(target.name)
       const now = keptMapping(target, feeds)
       if (before === undefined) {
         if (fed && kept.size > 0) changes.push(`${target.name} was not fed`)
-        else await bookkeeping.keepTarget(target.name, now)
+        else news.set(target.name, now)
         continue
       }
       const changed = mappingChanges(target.name, before.mapping, now)
       changes.push(...changed)
       const merged = mergedMapping(before.mapping, now)
-      if (changed.length === 0 && JSON.stringify(merged) !== JSON.stringify(before.mapping))
-        await bookkeeping.keepTarget(target.name, merged)
+      if (changed.length === 0 && JSON.stringify(merged) !== JSON.stringify(before.mapping)) news.set(target.name, merged)
       if (before.source !== null) sources.set(target.name, before.source)
     }
     const names = new Set([...targets].map((target) => target.name))
     for (const target of kept.keys()) if (!names.has(target)) changes.push(`${target} was fed`)
-    if (changes.length > 0) throw mappingChanged(name, changes)
+    return { feeds, changed: changes.length > 0 ? mappingChanged(name, changes) : null, news }
+  }
+
+  async function resolved(): Promise<readonly Feed[]> {
+    const { feeds, changed, news } = await compared()
+    if (changed !== null) throw changed
+    for (const [target, mapping] of news) await bookkeeping.keepTarget(target, mapping)
     return feeds
   }
 
@@ -114,10 +124,12 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
   return {
     traits: { name: 'postgres', effect: 'exactly-once', checkpoints: true },
 
-    check: () => checkSink(pool, settings, `sinks.${name}`),
+    check: () => checkSink(pool, settings, `sinks.${name}`, async () => (await compared()).changed),
 
     async init() {
       try {
+        // made before by a role with more rights (`init --sql sink`): even "if not exists" asks for the right to create
+        if (await bookkeepingStands(pool, schema)) return
         for (const statement of bookkeepingSql(schema)) await pool.query(statement)
       } catch (error) {
         throw sinkError(error)

@@ -5,6 +5,7 @@ import type { Running } from '../../runtime/run.ts'
 import { startAdmin } from '../../server/admin.ts'
 import { adminSurface } from '../../server/surface.ts'
 import { EXIT } from '../exit-code.ts'
+import { boundHeap } from '../heap.ts'
 import { openPipeline } from '../open-pipeline.ts'
 import type { CommandContext } from '../program.ts'
 import { listenForSignals } from '../signals.ts'
@@ -32,6 +33,7 @@ missing it stops and names the command. The first signal drains, a second one en
       const deadline = parseDuration(flags.drain)
       if (deadline === null) throw new MillraceError('MILLRACE_USAGE', `--drain ${flags.drain}: expected ${DURATION}`)
       const pipeline = await openPipeline(command, context)
+      boundHeap()
       const only = flags.relay === true || flags.sink !== undefined
       const signals = listenForSignals()
       let running: Running | null = null

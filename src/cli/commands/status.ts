@@ -78,7 +78,7 @@ const STYLES: Readonly<Record<string, Style>> = {
 }
 
 function phase(name: string | null, out: Pick<Terminal, 'style'>): string {
-  return name === null ? 'no process here' : out.style(STYLES[name] ?? 'dim', name)
+  return name === null ? 'unknown: no process answered' : out.style(STYLES[name] ?? 'dim', name)
 }
 
 function* failure(error: StatusReport['problems'][number], out: Pick<Terminal, 'style'>): Generator<string> {
