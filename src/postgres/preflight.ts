@@ -24,6 +24,8 @@ const TYPES: Readonly<Record<keyof OutboxColumns, readonly string[]>> = {
   orderingKey: ID_TYPES,
   version: ['int2', 'int4', 'int8', ...TEXT_TYPES],
 }
+export const SET_WAL_LEVEL =
+  "alter system set wal_level = 'logical', then restart the server (on managed services: the parameter for logical replication)"
 /** what is left when the stream has a hole; the rows that the outbox still retains hold what is missing */
 export const NEW_STREAM =
   'bring back what is missing from the rows that the outbox still holds; then begin a new stream: millrace teardown --slot --publication --schema, millrace init'
@@ -74,10 +76,7 @@ function* server(catalog: Catalog, settings: SourceSettings): Generator<Observat
   if (catalog.inRecovery)
     yield blocker('the server is a standby: its stream is not the source of truth', 'give the url of the primary')
   if (catalog.walLevel !== 'logical')
-    yield blocker(
-      `wal_level is ${catalog.walLevel}, logical decoding needs logical`,
-      "alter system set wal_level = 'logical', then restart the server (on managed services: the parameter for logical replication)",
-    )
+    yield blocker(`wal_level is ${catalog.walLevel}, logical decoding needs logical`, SET_WAL_LEVEL)
   if (catalog.maxSlotWalKeepSize === null)
     yield settings.acceptUnlimitedWal
       ? observe(

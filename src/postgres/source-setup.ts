@@ -2,7 +2,7 @@ import type pg from 'pg'
 import { MillraceError } from '../core/errors.ts'
 import { readCatalog, readSlot } from './catalog.ts'
 import type { SourceSettings } from './options.ts'
-import { NEW_STREAM, publicationFaults, slotForeignness } from './preflight.ts'
+import { NEW_STREAM, publicationFaults, SET_WAL_LEVEL, slotForeignness } from './preflight.ts'
 import { publicationStatement, quoted } from './publication.ts'
 
 export interface Teardown {
@@ -28,6 +28,10 @@ export async function initSource(pool: pg.Pool, settings: SourceSettings): Promi
   if (catalog.outbox === null)
     throw new MillraceError('MILLRACE_SCHEMA_OUTDATED', `the outbox table ${table} does not exist`, {
       remedy: 'apply the migrations first, or correct source.outbox.table',
+    })
+  if (catalog.walLevel !== 'logical')
+    throw new MillraceError('MILLRACE_SOURCE_NOT_READY', `wal_level is ${catalog.walLevel}, logical decoding needs logical`, {
+      remedy: SET_WAL_LEVEL,
     })
   if (catalog.slot !== null) {
     const foreign = slotForeignness(catalog.slot, catalog.database)
