@@ -1,25 +1,15 @@
-import { setTimeout as wait } from 'node:timers/promises'
 import type { Log } from '../core/connector.ts'
-import { codeOf, type ErrorCode, MillraceError } from '../core/errors.ts'
+import { MillraceError } from '../core/errors.ts'
 import { formatLsn, type Lsn, type Position } from '../core/position.ts'
 import type { Publisher, Queue } from '../core/queue.ts'
 import { fromRecord } from '../core/record.ts'
-import {
-  decodeState,
-  encodeState,
-  latestState,
-  type RelayState,
-  resumeState,
-  stateKey,
-  statePrefix,
-  type Tail,
-} from '../core/relay-state.ts'
+import { decodeState, latestState, type RelayState, resumeState, statePrefix, type Tail } from '../core/relay-state.ts'
 import type { Source, SourceSession } from '../core/source.ts'
 import { beginSearch, endSearch, searchStep } from '../core/tail.ts'
+import { insisted } from './doubt.ts'
+import type { Failpoint } from './failpoint.ts'
 import { createPlan, type RelayPlan } from './relay-plan.ts'
-
-/** Where tests kill the process: each edge at which something has just become durable, or is about to. */
-export type Failpoint = 'read' | 'planned' | 'sent' | 'acked' | 'topic-recorded' | 'state-written' | 'confirmed'
+import { createKeeper, type StateKeeper } from './state-keeper.ts'
 
 /** What a session tells while it runs; the relay keeps it for status and metrics. */
 export interface SessionReport {
@@ -47,24 +37,6 @@ export interface SessionOptions {
 
 /** one request: enough to be worth a round trip, small enough to be acknowledged soon */
 const BATCH = { maxChanges: 2_000, maxBytes: 1 << 20 }
-/** the state is written, and the slot confirmed, at least this often while events flow (ms) */
-const STATE_INTERVAL = 1_000
-/** … and this often when only an idle database's WAL end moves */
-const IDLE_STATE_INTERVAL = 10_000
-const COPY_INTERVAL = 10_000
-const LOG_END_INTERVAL = 60_000
-/** how often the session looks whether any of these is due */
-const TICK = 50
-/** for how long the queue must say that something is missing, and how often it is asked (ms) */
-const DOUBT = 4_000
-const DOUBT_PAUSE = 400
-const DOUBTED = new Set<ErrorCode>([
-  'MILLRACE_STATE_MISSING',
-  'MILLRACE_QUEUE_LOST_END',
-  'MILLRACE_QUEUE_NOT_READY',
-  'MILLRACE_QUEUE_OFFSET_GONE',
-])
-
 /**
  * One session of the relay: owns the slot, finds the tails, publishes and confirms until it is drained or something
  * fails. Any doubt ends it (PROTOCOL 2.3 rule 4); the next one begins from durable state alone.
@@ -195,21 +167,6 @@ async function findOut(
   return { records, resumed, topics }
 }
 
-/**
- * A halt is for a person, so what the queue lacks is believed only when it says so again and again: a broker that has
- * just restarted, or lost its leadership without knowing, may not know better yet; retention may move while we read.
- */
-async function insisted<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T> {
-  const until = performance.now() + DOUBT
-  for (;;)
-    try {
-      return await ask()
-    } catch (error) {
-      if (!DOUBTED.has(codeOf(error)) || signal.aborted || performance.now() > until) throw error
-      await wait(DOUBT_PAUSE, undefined, { signal }).catch(() => {})
-    }
-}
-
 async function findTails(
   { source, queue }: SessionOptions,
   topic: string,
@@ -268,126 +225,4 @@ async function recordTopic(options: SessionOptions, plan: RelayPlan, keeper: Sta
   )
   await keeper.record()
   await failpoint('topic-recorded')
-}
-
-/** Keeps the relay's state durable and the slot confirmed: intent first, then the confirm, the copy in its own time. */
-interface StateKeeper {
-  readonly session: number
-  readonly confirmed: Lsn
-  /** everything that ends at or below this LSN is durable in the queue */
-  covered(end: Lsn, withEvents: boolean): void
-  /** writes the state as it is, without confirming more */
-  record(): Promise<void>
-  /** writes the state, then confirms what it covers */
-  write(session: SourceSession): Promise<void>
-  copy(): Promise<void>
-  /** does all this when it is due; rejects when any of it fails, never resolves */
-  run(session: SourceSession): Promise<never>
-  stop(): Promise<void>
-}
-
-function createKeeper(options: SessionOptions, plan: RelayPlan, begun: RelayState, confirmedAtStart: Lsn): StateKeeper {
-  const { source, queue, now, failpoint, report, log } = options
-  const key = stateKey(source.name, begun.session, options.newWriter())
-  let state = begun
-  let safe = confirmedAtStart
-  let confirmed = confirmedAtStart
-  let eventsSinceWrite = false
-  let eventsSinceCopy = false
-  let writtenAt = now()
-  let copiedAt = now()
-  let lookedAt = now()
-  let timer: NodeJS.Timeout | undefined
-  let stopped = false
-  let tick: Promise<void> = Promise.resolve()
-  let writing: Promise<void> = Promise.resolve()
-
-  const keeper: StateKeeper = {
-    get session() {
-      return state.session
-    },
-    get confirmed() {
-      return confirmed
-    },
-    covered(end, withEvents) {
-      if (end > safe) safe = end
-      if (withEvents) {
-        eventsSinceWrite = true
-        eventsSinceCopy = true
-      }
-    },
-    record() {
-      // one at a time: of two writes under way the older could land last, and the state would fall behind the confirm
-      const next = writing.then(async () => {
-        state = { ...state, topics: new Map([...plan.topics].map(([topic, tails]) => [topic, [...tails]])) }
-        await queue.state.write(key, encodeState(state))
-        writtenAt = now()
-      })
-      writing = next.catch(() => {})
-      return next
-    },
-    async write(session) {
-      if (safe <= confirmed) return
-      const intent = safe
-      eventsSinceWrite = false
-      // a slot that rewound begins below what an earlier session intended
-      if (intent > state.intent) state = { ...state, intent }
-      await keeper.record()
-      await failpoint('state-written')
-      session.confirm(intent)
-      confirmed = intent
-      report.confirmed(intent)
-      await failpoint('confirmed')
-    },
-    async copy() {
-      if (!eventsSinceCopy) return
-      eventsSinceCopy = false
-      copiedAt = now()
-      await source.stateCopy
-        .write(encodeState(state))
-        .catch((error: unknown) => log.warn({ err: error }, "the copy of the relay's state could not be written"))
-    },
-    async run(session) {
-      return new Promise<never>((_, reject) => {
-        const due = async (): Promise<void> => {
-          const at = now()
-          const interval = eventsSinceWrite ? STATE_INTERVAL : IDLE_STATE_INTERVAL
-          if (session.wantsConfirm || at - writtenAt >= interval) await keeper.write(session)
-          if (at - copiedAt >= COPY_INTERVAL) await keeper.copy()
-          if (at - lookedAt >= LOG_END_INTERVAL) {
-            lookedAt = at
-            await insisted(lookAtLogEnds, options.drain)
-          }
-        }
-        const loop = (): void => {
-          tick = due().then(
-            () => {
-              if (!stopped) timer = setTimeout(loop, TICK)
-            },
-            (error: unknown) => reject(error),
-          )
-        }
-        loop()
-      })
-    },
-    async stop() {
-      stopped = true
-      clearTimeout(timer)
-      await tick
-    },
-  }
-
-  /** (i) while running: a log that ends below what it acknowledged has lost it */
-  async function lookAtLogEnds(): Promise<void> {
-    for (const [topic, tails] of plan.topics) {
-      const known = [...tails]
-      const logs = await queue.ranges(topic)
-      for (const [partition, tail] of known.entries()) {
-        const range = logs[partition]
-        if (range !== undefined) beginSearch({ topic, partition }, source.name, tail, range)
-      }
-    }
-  }
-
-  return keeper
 }

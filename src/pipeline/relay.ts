@@ -6,7 +6,8 @@ import { policyFor } from '../core/policy.ts'
 import type { Lsn, Position } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
 import type { Source, SourceSession } from '../core/source.ts'
-import { type Failpoint, runSession } from './relay-session.ts'
+import type { Failpoint } from './failpoint.ts'
+import { runSession } from './relay-session.ts'
 
 /**
  * The relay: source → queue. A row of sessions; each begins from durable state, so that what ends one is never more

@@ -1,7 +1,7 @@
 import type { Log } from '../core/connector.ts'
 import { MillraceError } from '../core/errors.ts'
 import type { Finding } from '../core/finding.ts'
-import type { Failpoint } from '../pipeline/relay-session.ts'
+import type { Failpoint } from '../pipeline/failpoint.ts'
 import { checkPipeline } from './check.ts'
 import type { MillraceConfig } from './config.ts'
 import { EVERYTHING, type Needs, type ParsedConfig, parseConfig } from './config-schema.ts'

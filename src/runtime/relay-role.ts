@@ -1,5 +1,5 @@
+import type { Failpoint } from '../pipeline/failpoint.ts'
 import { type Relay, type RelayStatus, startRelay } from '../pipeline/relay.ts'
-import type { Failpoint } from '../pipeline/relay-session.ts'
 import type { PostgresSource } from '../postgres/source.ts'
 import { keepHouse } from './house.ts'
 import { fingerprintOf, namedTopics, openSource, requireQueue } from './open.ts'

@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { MillraceError } from '../core/errors.ts'
 import type { Queue } from '../core/queue.ts'
-import type { Failpoint } from '../pipeline/relay-session.ts'
+import type { Failpoint } from '../pipeline/failpoint.ts'
 import type { ParsedConfig } from './config-schema.ts'
 import { openQueue, type Surroundings } from './open.ts'
 import { startRelayRole } from './relay-role.ts'

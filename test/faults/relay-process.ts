@@ -3,8 +3,8 @@
  * given time. Tells `running` on stdout when its session has begun.
  */
 
+import type { Failpoint } from '../../src/pipeline/failpoint.ts'
 import { startRelay } from '../../src/pipeline/relay.ts'
-import type { Failpoint } from '../../src/pipeline/relay-session.ts'
 import { FINGERPRINT, openQueue, openSource, type Pipeline, stderrLog, topicOfOrders, topicTemplate } from './parts.ts'
 
 const { pipeline, failpoint } = JSON.parse(process.argv[2] as string) as {

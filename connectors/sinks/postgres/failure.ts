@@ -27,7 +27,8 @@ const TLS =
 const REMEDY: Partial<Record<ErrorCode, string>> = {
   MILLRACE_SINK_UNREACHABLE: 'it is tried again by itself; check that the server runs, has disk space and can be reached',
   MILLRACE_SINK_AUTH: 'check user, password and pg_hba.conf',
-  MILLRACE_SINK_NOT_READY: 'run millrace check, which names what is missing, and millrace init for the bookkeeping; then start again',
+  MILLRACE_SINK_NOT_READY:
+    'run millrace check, which names what is missing, and millrace init for the bookkeeping; then start again',
   MILLRACE_TLS: 'give the authority that signed the server certificate as tls.ca, and the host name the certificate is made for',
 }
 

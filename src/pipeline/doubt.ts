@@ -1,0 +1,27 @@
+import { setTimeout as wait } from 'node:timers/promises'
+import { codeOf, type ErrorCode } from '../core/errors.ts'
+
+/** for how long the queue must say that something is missing, and how often it is asked (ms) */
+const DOUBT = 4_000
+const DOUBT_PAUSE = 400
+const DOUBTED = new Set<ErrorCode>([
+  'MILLRACE_STATE_MISSING',
+  'MILLRACE_QUEUE_LOST_END',
+  'MILLRACE_QUEUE_NOT_READY',
+  'MILLRACE_QUEUE_OFFSET_GONE',
+])
+
+/**
+ * A halt is for a person, so what the queue lacks is believed only when it says so again and again: a broker that has
+ * just restarted, or lost its leadership without knowing, may not know better yet; retention may move while we read.
+ */
+export async function insisted<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  const until = performance.now() + DOUBT
+  for (;;)
+    try {
+      return await ask()
+    } catch (error) {
+      if (!DOUBTED.has(codeOf(error)) || signal.aborted || performance.now() > until) throw error
+      await wait(DOUBT_PAUSE, undefined, { signal }).catch(() => {})
+    }
+}

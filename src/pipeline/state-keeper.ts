@@ -1,0 +1,151 @@
+import type { Log } from '../core/connector.ts'
+import type { Lsn } from '../core/position.ts'
+import type { Queue } from '../core/queue.ts'
+import { encodeState, type RelayState, stateKey } from '../core/relay-state.ts'
+import type { Source, SourceSession } from '../core/source.ts'
+import { beginSearch } from '../core/tail.ts'
+import { insisted } from './doubt.ts'
+import type { Failpoint } from './failpoint.ts'
+import type { RelayPlan } from './relay-plan.ts'
+
+export interface KeeperOptions {
+  readonly source: Source
+  readonly queue: Queue
+  readonly log: Log
+  readonly now: () => number
+  /** names the session's record apart from a zombie's of the same number */
+  readonly newWriter: () => string
+  readonly failpoint: (name: Failpoint) => Promise<void> | void
+  readonly report: { confirmed(lsn: Lsn): void }
+  readonly drain: AbortSignal
+}
+
+/** the state is written, and the slot confirmed, at least this often while events flow (ms) */
+const STATE_INTERVAL = 1_000
+/** … and this often when only an idle database's WAL end moves */
+const IDLE_STATE_INTERVAL = 10_000
+const COPY_INTERVAL = 10_000
+const LOG_END_INTERVAL = 60_000
+/** how often the session looks whether any of these is due */
+const TICK = 50
+/** Keeps the relay's state durable and the slot confirmed: intent first, then the confirm, the copy in its own time. */
+export interface StateKeeper {
+  readonly session: number
+  readonly confirmed: Lsn
+  /** everything that ends at or below this LSN is durable in the queue */
+  covered(end: Lsn, withEvents: boolean): void
+  /** writes the state as it is, without confirming more */
+  record(): Promise<void>
+  /** writes the state, then confirms what it covers */
+  write(session: SourceSession): Promise<void>
+  copy(): Promise<void>
+  /** does all this when it is due; rejects when any of it fails, never resolves */
+  run(session: SourceSession): Promise<never>
+  stop(): Promise<void>
+}
+
+export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: RelayState, confirmedAtStart: Lsn): StateKeeper {
+  const { source, queue, now, failpoint, report, log } = options
+  const key = stateKey(source.name, begun.session, options.newWriter())
+  let state = begun
+  let safe = confirmedAtStart
+  let confirmed = confirmedAtStart
+  let eventsSinceWrite = false
+  let eventsSinceCopy = false
+  let writtenAt = now()
+  let copiedAt = now()
+  let lookedAt = now()
+  let timer: NodeJS.Timeout | undefined
+  let stopped = false
+  let tick: Promise<void> = Promise.resolve()
+  let writing: Promise<void> = Promise.resolve()
+
+  const keeper: StateKeeper = {
+    get session() {
+      return state.session
+    },
+    get confirmed() {
+      return confirmed
+    },
+    covered(end, withEvents) {
+      if (end > safe) safe = end
+      if (withEvents) {
+        eventsSinceWrite = true
+        eventsSinceCopy = true
+      }
+    },
+    record() {
+      // one at a time: of two writes under way the older could land last, and the state would fall behind the confirm
+      const next = writing.then(async () => {
+        state = { ...state, topics: new Map([...plan.topics].map(([topic, tails]) => [topic, [...tails]])) }
+        await queue.state.write(key, encodeState(state))
+        writtenAt = now()
+      })
+      writing = next.catch(() => {})
+      return next
+    },
+    async write(session) {
+      if (safe <= confirmed) return
+      const intent = safe
+      eventsSinceWrite = false
+      // a slot that rewound begins below what an earlier session intended
+      if (intent > state.intent) state = { ...state, intent }
+      await keeper.record()
+      await failpoint('state-written')
+      session.confirm(intent)
+      confirmed = intent
+      report.confirmed(intent)
+      await failpoint('confirmed')
+    },
+    async copy() {
+      if (!eventsSinceCopy) return
+      eventsSinceCopy = false
+      copiedAt = now()
+      await source.stateCopy
+        .write(encodeState(state))
+        .catch((error: unknown) => log.warn({ err: error }, "the copy of the relay's state could not be written"))
+    },
+    async run(session) {
+      return new Promise<never>((_, reject) => {
+        const due = async (): Promise<void> => {
+          const at = now()
+          const interval = eventsSinceWrite ? STATE_INTERVAL : IDLE_STATE_INTERVAL
+          if (session.wantsConfirm || at - writtenAt >= interval) await keeper.write(session)
+          if (at - copiedAt >= COPY_INTERVAL) await keeper.copy()
+          if (at - lookedAt >= LOG_END_INTERVAL) {
+            lookedAt = at
+            await insisted(lookAtLogEnds, options.drain)
+          }
+        }
+        const loop = (): void => {
+          tick = due().then(
+            () => {
+              if (!stopped) timer = setTimeout(loop, TICK)
+            },
+            (error: unknown) => reject(error),
+          )
+        }
+        loop()
+      })
+    },
+    async stop() {
+      stopped = true
+      clearTimeout(timer)
+      await tick
+    },
+  }
+
+  /** (i) while running: a log that ends below what it acknowledged has lost it */
+  async function lookAtLogEnds(): Promise<void> {
+    for (const [topic, tails] of plan.topics) {
+      const known = [...tails]
+      const logs = await queue.ranges(topic)
+      for (const [partition, tail] of known.entries()) {
+        const range = logs[partition]
+        if (range !== undefined) beginSearch({ topic, partition }, source.name, tail, range)
+      }
+    }
+  }
+
+  return keeper
+}
