@@ -3,7 +3,7 @@ import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
 /** V8's young generation stops growing at this size of a semi-space (bytes); its own limit is larger on large machines */
 const YOUNG = 16 << 20
 /** how much of garbage the old generation may gather before it is collected, in percent of what lives */
-const OLD_GROWTH = 60
+const OLD_GROWTH = 150
 const LOOK = 100
 
 /**
