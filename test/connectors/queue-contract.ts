@@ -1,3 +1,4 @@
+// One file and over 400 lines, because a contract is read as a whole: everything that `core/queue.ts` asks of a queue.
 import { randomBytes } from 'node:crypto'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'

@@ -1,21 +1,14 @@
 import { z } from 'zod'
+import { parseDuration } from '../../../src/core/duration.ts'
 import { isLocal } from '../../../src/core/tls.ts'
 import { DEFAULT_TOPIC } from '../../../src/core/topic-template.ts'
 
-const UNITS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
-
 const DURATION = 'expected a duration: 7d, 36h, 90m, 30s, or ms as a number'
 
-const milliseconds = z.union(
-  [
-    z.number().int().positive(),
-    z
-      .string()
-      .regex(/^\d+(ms|s|m|h|d)$/)
-      .transform((text) => Number.parseInt(text, 10) * UNITS[text.replace(/^\d+/, '') as keyof typeof UNITS]),
-  ],
-  { error: DURATION },
-)
+const milliseconds = z
+  .union([z.string(), z.number()], { error: DURATION })
+  .refine((value) => (parseDuration(value) ?? 0) > 0, { error: DURATION })
+  .transform((value) => parseDuration(value) as number)
 
 const broker = z.string().regex(/^(\[[0-9a-fA-F:]+\]|[^:\s/]+):\d{1,5}$/, 'expected host:port')
 
@@ -65,7 +58,7 @@ const topics = z.strictObject({
   /** default: 3, or the number of brokers where there are fewer */
   replication: z.number().int().min(1).max(100).optional(),
   /** how long events stay, in ms or as `7d`; far longer than any sink may stand still */
-  retention: milliseconds.default(7 * UNITS.d),
+  retention: milliseconds.default(7 * 86_400_000),
   /** default: 2, or 1 where there is one replica */
   minInsyncReplicas: z.number().int().min(1).optional(),
 })
