@@ -55,7 +55,7 @@ export function openLineSink(destination: Writable): Sink {
     // claimed again within one run (the group changed): it goes on from where it was
     const held = {
       owner: (known?.owner ?? 0) + 1,
-      checkpoint: known?.checkpoint ?? { ...place, positions: new Map<string, Position>(), offset: null },
+      checkpoint: known?.checkpoint ?? { ...place, positions: new Map<string, Position>(), offset: null, parked: NONE },
     }
     partitions.set(key, held)
     const mine = (): PartitionCheckpoint => {
@@ -75,7 +75,7 @@ export function openLineSink(destination: Writable): Sink {
           positions.set(source, to)
         }
         if (events.length > 0) await write(events.map((event) => toLine(place, event)).join(''))
-        held.checkpoint = { ...place, positions, offset }
+        held.checkpoint = { ...place, positions, offset, parked: NONE }
       },
       reread: async () => mine(),
       release: async () => {},
@@ -83,6 +83,7 @@ export function openLineSink(destination: Writable): Sink {
   }
 
   return {
+    parking: null,
     traits: { name: 'stdout', effect: 'at-least-once', checkpoints: false },
     check: async () => [],
     init: async () => {},
@@ -93,6 +94,8 @@ export function openLineSink(destination: Writable): Sink {
     },
   }
 }
+
+const NONE: ReadonlySet<string> = new Set()
 
 /** One line, whatever the event holds: JSON has no raw line break but between its tokens. */
 function toLine({ topic, partition }: TopicPartition, event: Event): string {

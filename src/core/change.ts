@@ -1,3 +1,4 @@
+import type { MillraceError } from './errors.ts'
 import type { Lsn, Position } from './position.ts'
 
 /**
@@ -19,6 +20,8 @@ export interface Change {
   /** null: the aggregate id orders */
   readonly orderingKey: Uint8Array | null
   readonly version: string
+  /** why the row cannot become a whole event, although its place in a chain is known; null for every other */
+  readonly fault: MillraceError | null
   /** what it occupies in memory, about; budgets count this */
   readonly bytes: number
 }

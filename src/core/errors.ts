@@ -47,6 +47,9 @@ export const CODES = [
   'MILLRACE_EVENT_UNMAPPED',
   'MILLRACE_EVENT_REJECTED',
   'MILLRACE_EVENT_CONFLICT',
+  'MILLRACE_PARKED_CHANGED',
+  'MILLRACE_PARKING_FULL',
+  'MILLRACE_NOT_PARKED',
   'MILLRACE_MAPPING_CHANGED',
   'MILLRACE_SOURCE_REFUSED',
   // any connection
@@ -78,6 +81,10 @@ export class MillraceError extends Error {
     this.remedy = detail.remedy
     this.fields = detail.fields ?? {}
   }
+}
+
+export function isErrorCode(text: string): text is ErrorCode {
+  return (CODES as readonly string[]).includes(text)
 }
 
 export function codeOf(error: unknown): ErrorCode {

@@ -18,6 +18,20 @@ export interface Event {
   /** ms since the Unix epoch; for people and lag, never for order */
   readonly committedAt: number
   readonly version: string
+  /** what the writer gave to order by; null: the aggregate id */
+  readonly orderingKey: string | null
+  /**
+   * The code of why the relay could not publish the event whole; null for every other. A placeholder stands in the chain
+   * at the event's own position, without its payload and headers, and parks its key at every sink (PROTOCOL 2.3).
+   */
+  readonly placeholder: string | null
 }
+
+/** The unit that waits together when an event cannot be applied: (source, ordering key), as one text. */
+export function orderOf(event: Pick<Event, 'source' | 'orderingKey' | 'key'>): string {
+  return `${event.source}/${event.orderingKey ?? text.decode(event.key)}`
+}
+
+const text = new TextDecoder('utf-8', { ignoreBOM: true })
 
 export type Header = readonly [name: string, value: Uint8Array | string]

@@ -16,6 +16,8 @@ export const HEADER = {
   committedAt: 'millrace-committed-at',
   format: 'millrace-format',
   version: 'schema-version',
+  orderingKey: 'millrace-ordering-key',
+  placeholder: 'millrace-placeholder',
 } as const
 
 export const FORMAT = '1'
@@ -38,6 +40,8 @@ export function toRecord(event: Event): QueueRecord {
     [HEADER.version, event.version],
   ]
   if (event.prev !== null) headers.push([HEADER.prev, event.prev])
+  if (event.orderingKey !== null) headers.push([HEADER.orderingKey, event.orderingKey])
+  if (event.placeholder !== null) headers.push([HEADER.placeholder, event.placeholder])
   for (const header of event.headers) headers.push(header)
   return { key: event.key, value: event.value, headers }
 }
@@ -72,6 +76,8 @@ export function fromRecord(record: StoredRecord): Event | null {
   let prev: string | null = null
   let committedAt = ''
   let version = '1'
+  let orderingKey: string | null = null
+  let placeholder: string | null = null
   const headers: Header[] = []
   for (const [name, value] of record.headers) {
     switch (name) {
@@ -98,6 +104,12 @@ export function fromRecord(record: StoredRecord): Event | null {
         break
       case HEADER.version:
         version = text.decode(value)
+        break
+      case HEADER.orderingKey:
+        orderingKey = text.decode(value)
+        break
+      case HEADER.placeholder:
+        placeholder = text.decode(value)
         break
       default:
         headers.push([name, value])
@@ -128,5 +140,7 @@ export function fromRecord(record: StoredRecord): Event | null {
     headers,
     committedAt: Number(committedAt),
     version,
+    orderingKey,
+    placeholder,
   }
 }

@@ -19,6 +19,8 @@ export interface Sink {
    * Once per assignment, and never retaken without a new one.
    */
   claim(partition: TopicPartition): Promise<Lane>
+  /** the keys that wait, and what a person may do about them; null: this sink parks nothing, it halts instead */
+  readonly parking: Parking | null
   /** every checkpoint of this sink, of all owners, read without taking anything: for status and for conflicts */
   checkpoints(): Promise<readonly PartitionCheckpoint[]>
   close(): Promise<void>
@@ -40,6 +42,8 @@ export interface PartitionCheckpoint extends TopicPartition {
   readonly positions: ReadonlyMap<string, Position>
   /** the next offset to read, for all sources of the partition; null before the first */
   readonly offset: bigint | null
+  /** the keys of this partition that are parked, as `orderOf` writes them: their events go into `LaneBatch.parked` */
+  readonly parked: ReadonlySet<string>
 }
 
 /** One partition of one sink, in the hands of its owner. Calls must not overlap. */
@@ -50,6 +54,9 @@ export interface Lane {
    * Applies the events and moves the checkpoint, all or nothing; resolves only when durable.
    * @throws MILLRACE_SINK_FENCED when another owner has the partition or a source does not stand at its `from`: nothing was done
    * @throws a permanent code (see policy) with `fields.position` and `fields.source` of the event that cannot be applied: nothing was done
+   * @throws MILLRACE_PARKED_CHANGED when a key was parked no more, or was parked, since the checkpoint was read (somebody
+   *   redrove it): nothing was done; `reread` tells the keys
+   * @throws MILLRACE_PARKING_FULL when what is parked would pass the sink's limits: nothing was done
    * @throws anything else: the outcome is unknown; `reread` tells it
    */
   apply(batch: LaneBatch): Promise<void>
@@ -69,4 +76,78 @@ export interface LaneBatch {
   readonly offset: bigint
   /** in log order, which is commit order within each source; may be empty when only the offset moves */
   readonly events: readonly Event[]
+  /** events that wait instead of being applied, in log order: durable with the checkpoint that passes them */
+  readonly parked: readonly ParkedEvent[]
+}
+
+export interface ParkedEvent {
+  readonly event: Event
+  /** where it stands in its partition */
+  readonly offset: bigint
+  /** why it cannot be applied; null: it waits behind an earlier event of its key */
+  readonly reason: ParkReason | null
+}
+
+export interface ParkReason {
+  readonly code: string
+  /** never holds a payload */
+  readonly message: string
+}
+
+/**
+ * What people do about parked keys. Each works under the lock of the key's partition, so that it cannot cross what the
+ * owner applies, and leaves an audit record in the same transaction.
+ */
+export interface Parking {
+  /** by the time the first event was parked, at most `limit` */
+  keys(limit: number): Promise<readonly ParkedKey[]>
+  /** the events of one key in order, at most `limit`: what identifies them, and the payload's bytes */
+  events(order: string, limit: number): Promise<readonly (ParkedEvent & { readonly parkedAt: Date })[]>
+  /**
+   * Applies the key's events in order, as far as it goes; a key without events is parked no more.
+   * @throws MILLRACE_NOT_PARKED
+   */
+  redrive(order: string, by: Audit): Promise<Redriven>
+  /**
+   * Gives up the first event of the key, which must stand at the position, and redrives the rest.
+   * @throws MILLRACE_NOT_PARKED when the key is not parked or its first event is another
+   */
+  skip(order: string, position: Position, by: Audit): Promise<Redriven>
+  /** what was done, latest first */
+  audit(limit: number): Promise<readonly AuditRecord[]>
+}
+
+export interface ParkedKey extends TopicPartition {
+  /** as `orderOf` writes it */
+  readonly order: string
+  /** the first event: what all others wait for */
+  readonly position: Position
+  readonly reason: ParkReason
+  readonly events: number
+  readonly bytes: number
+  readonly since: Date
+}
+
+export interface Audit {
+  /** who asked for it */
+  readonly actor: string
+  readonly note: string | null
+}
+
+export interface AuditRecord extends Audit {
+  readonly at: Date
+  readonly action: 'redrive' | 'skip'
+  readonly order: string
+  /** what was given up */
+  readonly skipped: Position | null
+  readonly applied: number
+  readonly remaining: number
+}
+
+export interface Redriven {
+  readonly applied: number
+  /** events of the key that are still parked */
+  readonly remaining: number
+  /** why the first of them is */
+  readonly reason: ParkReason | null
 }

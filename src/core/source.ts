@@ -1,4 +1,5 @@
 import type { ChangeBatch } from './change.ts'
+import type { Epoch, ServerIdentity } from './epoch.ts'
 import type { Finding } from './finding.ts'
 import type { Lsn } from './position.ts'
 
@@ -8,18 +9,14 @@ export interface Source {
   check(): Promise<readonly Finding[]>
   /**
    * Takes the slot (it is the lease: one session at a time) and starts the stream, whose delivery begins with the
-   * first transaction that is not confirmed, whole.
-   * @throws MILLRACE_SLOT_IN_USE while another process holds it; callers wait and try again
+   * first transaction that is not confirmed, whole. The lease is one server's: it keeps nobody from the slot of a
+   * primary that was replaced and still runs.
+   * @throws MILLRACE_SLOT_IN_USE while another process holds it, MILLRACE_SOURCE_STANDBY while the server follows
+   *   another one; callers wait and try again
    */
-  open(options: SourceOpenOptions): Promise<SourceSession>
+  open(options: { readonly signal: AbortSignal }): Promise<SourceSession>
   /** The copy of the relay's state kept in the source's own database; null before `init`. */
   readonly stateCopy: StateCopy
-}
-
-export interface SourceOpenOptions {
-  /** the epoch of positions, from the relay's state */
-  readonly epoch: number
-  readonly signal: AbortSignal
 }
 
 export interface StateCopy {
@@ -28,9 +25,7 @@ export interface StateCopy {
 }
 
 /** What the source says of itself when a session begins; the relay's state must agree with it. */
-export interface SourceIdentity {
-  readonly systemId: string
-  readonly timeline: number
+export interface SourceIdentity extends ServerIdentity {
   readonly slot: string
   /** changes when what the slot publishes was made anew: rows written in between would be skipped without an error */
   readonly publication: string
@@ -39,6 +34,8 @@ export interface SourceIdentity {
 
 export interface SourceSession {
   readonly identity: SourceIdentity
+  /** Tells the epochs of positions, once, before the first `next`: nothing is decoded until then. */
+  begin(epochs: readonly Epoch[]): void
   /**
    * The next batch: what has been read, at most `maxChanges` and about `maxBytes`, waiting only when there is nothing.
    * Null when the session was closed by us. While nobody asks, reading stops at a byte budget and the status timer

@@ -1,8 +1,8 @@
-import { setTimeout as wait } from 'node:timers/promises'
 import { backoff } from '../core/backoff.ts'
+import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import { codeOf } from '../core/errors.ts'
-import { policyFor } from '../core/policy.ts'
+import { isRetried, policyFor } from '../core/policy.ts'
 import type { Consumer, Queue } from '../core/queue.ts'
 import type { Sink } from '../core/sink.ts'
 import { type ConflictMark, followLane, type LaneFollower, type PartitionStatus } from './lane-follower.ts'
@@ -23,7 +23,7 @@ export interface ApplierOptions {
   /** null: every source */
   readonly sources: readonly string[] | null
   readonly log: Log
-  readonly now: () => number
+  readonly clock: Clock
   readonly random: () => number
 }
 
@@ -54,7 +54,7 @@ const STEADY = 10_000
 const DOUBTS = 6
 
 export function startApplier(options: ApplierOptions): Applier {
-  const { queue, sink, random, now } = options
+  const { queue, sink, random, clock } = options
   const log = options.log.child({ sink: options.name })
   const stopping = new AbortController()
   const lanes = new Map<string, LaneFollower>()
@@ -71,7 +71,7 @@ export function startApplier(options: ApplierOptions): Applier {
     if (topics.length === 0) {
       phase = 'running'
       error = null
-      await wait(TOPICS_INTERVAL, undefined, { signal: stopping.signal }).catch(() => {})
+      await clock.wait(TOPICS_INTERVAL, stopping.signal)
       return
     }
     const ended = new AbortController()
@@ -88,7 +88,7 @@ export function startApplier(options: ApplierOptions): Applier {
     try {
       phase = 'running'
       error = null
-      runningSince = now()
+      runningSince = clock.elapsed()
       await followAssignments(consumer, ended, following)
     } finally {
       ended.abort()
@@ -108,7 +108,7 @@ export function startApplier(options: ApplierOptions): Applier {
         start: options.start,
         sources: options.sources === null ? null : new Set(options.sources),
         log,
-        now: options.now,
+        clock,
         random,
         markConflict,
         mayResolve,
@@ -116,7 +116,7 @@ export function startApplier(options: ApplierOptions): Applier {
       lanes.set(key, lane)
       const followed = lane.done.then(async (why) => {
         if (why === 'fenced') {
-          await wait(FENCED_PATIENCE, undefined, { signal: assignment.signal }).catch(() => {})
+          await clock.wait(FENCED_PATIENCE, assignment.signal)
           if (!assignment.signal.aborted) ended.abort()
         }
         if (lanes.get(key) === lane) lanes.delete(key)
@@ -130,7 +130,7 @@ export function startApplier(options: ApplierOptions): Applier {
     const signal = AbortSignal.any([ended.signal, stopping.signal])
     const known = topics.join('\n')
     while (!signal.aborted) {
-      await wait(TOPICS_INTERVAL, undefined, { signal }).catch(() => {})
+      await clock.wait(TOPICS_INTERVAL, signal)
       const found = signal.aborted ? known : (await wanted().catch(() => null))?.join('\n')
       if (found !== undefined && found !== known) ended.abort()
     }
@@ -138,7 +138,7 @@ export function startApplier(options: ApplierOptions): Applier {
 
   async function observeLanes(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await wait(OBSERVE_INTERVAL, undefined, { signal }).catch(() => {})
+      await clock.wait(OBSERVE_INTERVAL, signal)
       for (const lane of lanes.values()) if (!signal.aborted) await lane.observe().catch(() => {})
     }
   }
@@ -155,7 +155,7 @@ export function startApplier(options: ApplierOptions): Applier {
     for (const [topic, ranges] of since)
       for (const [partition, { start, end }] of ranges.entries()) {
         const key = `${topic}/${partition}`
-        if (lanes.get(key)?.inConflict || start === end) continue
+        if (lanes.get(key)?.stuck || start === end) continue
         if ((offsets.get(key) ?? 0n) < end) return true
       }
     return false
@@ -169,11 +169,11 @@ export function startApplier(options: ApplierOptions): Applier {
         attempts = 0
       } catch (caught) {
         error = caught as Error
-        if (runningSince !== null && now() - runningSince >= STEADY) attempts = 0
+        if (runningSince !== null && clock.elapsed() - runningSince >= STEADY) attempts = 0
         runningSince = null
         const policy = policyFor(error)
         // a broker that has just restarted may miss a topic that it finds again
-        if (policy === 'halt' && !(codeOf(error) === 'MILLRACE_QUEUE_NOT_READY' && attempts < DOUBTS)) {
+        if (!isRetried(policy) && !(codeOf(error) === 'MILLRACE_QUEUE_NOT_READY' && attempts < DOUBTS)) {
           phase = 'halted'
           log.error({ err: error, code: codeOf(error) }, 'the sink is halted')
           throw error
@@ -182,7 +182,7 @@ export function startApplier(options: ApplierOptions): Applier {
         phase = 'waiting'
         const delay = backoff(attempts, random, policy === 'retry-slowly' ? { base: 5_000, cap: 60_000 } : {})
         log.warn({ err: error, code: codeOf(error), attempts, delay }, 'the sink cannot follow the queue; trying again')
-        await wait(delay, undefined, { signal: stopping.signal }).catch(() => {})
+        await clock.wait(delay, stopping.signal)
       }
     }
     phase = 'stopped'

@@ -1,4 +1,4 @@
-import { setTimeout as wait } from 'node:timers/promises'
+import type { Clock } from '../core/clock.ts'
 import { codeOf, type ErrorCode } from '../core/errors.ts'
 
 /** for how long the queue must say that something is missing, and how often it is asked (ms) */
@@ -15,13 +15,13 @@ const DOUBTED = new Set<ErrorCode>([
  * A halt is for a person, so what the queue lacks is believed only when it says so again and again: a broker that has
  * just restarted, or lost its leadership without knowing, may not know better yet; retention may move while we read.
  */
-export async function insisted<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T> {
-  const until = performance.now() + DOUBT
+export async function insisted<T>(ask: () => Promise<T>, clock: Clock, signal: AbortSignal): Promise<T> {
+  const until = clock.elapsed() + DOUBT
   for (;;)
     try {
       return await ask()
     } catch (error) {
-      if (!DOUBTED.has(codeOf(error)) || signal.aborted || performance.now() > until) throw error
-      await wait(DOUBT_PAUSE, undefined, { signal }).catch(() => {})
+      if (!DOUBTED.has(codeOf(error)) || signal.aborted || clock.elapsed() > until) throw error
+      await clock.wait(DOUBT_PAUSE, signal)
     }
 }

@@ -1,14 +1,13 @@
-import { setTimeout as wait } from 'node:timers/promises'
 import { backoff } from '../core/backoff.ts'
-import { type Chain, gapError, linkOf } from '../core/chain.ts'
+import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import { codeOf, type ErrorCode, MillraceError } from '../core/errors.ts'
 import type { Event } from '../core/event.ts'
-import { policyFor } from '../core/policy.ts'
+import { isRetried, policyFor } from '../core/policy.ts'
 import type { Position } from '../core/position.ts'
 import type { Assignment, OffsetRange, Queue, StoredRecord } from '../core/queue.ts'
-import { fromRecord } from '../core/record.ts'
 import type { Lane, LaneBatch, PartitionCheckpoint, Sink } from '../core/sink.ts'
+import { eventKey, type LaneRules, type LaneState, planLane, type Verdict } from './lane-plan.ts'
 
 /**
  * One partition of one sink, from its assignment to its end.
@@ -32,6 +31,9 @@ export interface PartitionStatus {
   /** commit to now of the oldest event that is known and not applied yet, ms; 0 when the end is reached */
   readonly lagMs: number
   readonly applied: number
+  /** events that were parked by this lane, and how many keys of the partition are parked now */
+  readonly parked: number
+  readonly parkedKeys: number
   /** records of foreign producers, and of sources that this sink does not follow */
   readonly passedOver: number
   /** what a sink without a checkpoint began with: the first event's position and the one it follows */
@@ -49,7 +51,7 @@ export interface LaneFollowerOptions {
   /** null: every source */
   readonly sources: ReadonlySet<string> | null
   readonly log: Log
-  readonly now: () => number
+  readonly clock: Clock
   readonly random: () => number
   /** whether a constraint conflict can still be resolved by what other partitions have yet to apply */
   readonly mayResolve: (since: ConflictMark) => Promise<boolean>
@@ -61,8 +63,8 @@ export type ConflictMark = ReadonlyMap<string, readonly OffsetRange[]>
 
 export interface LaneFollower {
   status(): PartitionStatus
-  /** whether it stands in a constraint conflict: it then waits for others, and none may wait for it */
-  readonly inConflict: boolean
+  /** whether it goes no further by itself (in a constraint conflict it waits for others; halted): none may wait for it */
+  readonly stuck: boolean
   /** looks at the log's end: for lag, and because an end below our offset means that the queue lost what it had */
   observe(): Promise<void>
   /** resolves with why it ended; never rejects */
@@ -75,18 +77,19 @@ const DOUBT_PAUSE = 1_000
 const DOUBTED = new Set<ErrorCode>(['MILLRACE_QUEUE_NOT_READY', 'MILLRACE_QUEUE_OFFSET_GONE'])
 
 export function followLane(options: LaneFollowerOptions): LaneFollower {
-  const { assignment, queue, sink, start, sources, now, random } = options
+  const { assignment, queue, sink, start, clock, random } = options
   const { topic, partition, signal } = assignment
   const log = options.log.child({ topic, partition })
   const place = { topic, partition }
+  const rules: LaneRules = { ...place, sources: options.sources, parks: sink.parking !== null }
 
   let phase: LanePhase = 'claiming'
   let error: Error | null = null
-  let chains = new Map<string, Chain>()
-  let offset: bigint | null = null
+  let state: LaneState | null = null
   let end: bigint | null = null
   let behindSince: number | null = null
   let applied = 0
+  let parked = 0
   let passedOver = 0
   let foundedAt: Position | null = null
   let conflict: ConflictMark | null = null
@@ -95,21 +98,20 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
   let doubts = 0
 
   /** Where to read from; a sink without a checkpoint pins its start at once, or a restart would begin elsewhere. */
-  async function beginAt(lane: Lane, checkpoint: PartitionCheckpoint): Promise<bigint> {
+  async function begin(lane: Lane, checkpoint: PartitionCheckpoint): Promise<LaneState> {
     const range = await assignment.range()
     end = range.end
-    // only what this lane founded itself is still being founded: a checkpoint that was found is a chain that holds
-    chains = new Map([...checkpoint.positions].map(([source, at]) => [source, { at, foundingUntil }]))
-    if (checkpoint.offset !== null) {
-      checkRange(checkpoint.offset, range)
-      return checkpoint.offset
+    let { offset } = checkpoint
+    if (offset !== null) checkRange(offset, range)
+    else {
+      offset = start === 'earliest' ? range.start : start === 'latest' ? range.end : await queue.offsetAt(topic, partition, start)
+      // a log that is read from its very first record has no stale run before its chain
+      foundingUntil = offset > 0n ? range.end : null
+      await lane.apply({ moves: [], offset, events: [], parked: [] })
     }
-    const from =
-      start === 'earliest' ? range.start : start === 'latest' ? range.end : await queue.offsetAt(topic, partition, start)
-    // a log that is read from its very first record has no stale run before its chain
-    foundingUntil = from > 0n ? range.end : null
-    await lane.apply({ moves: [], offset: from, events: [] })
-    return from
+    // only what this lane founded itself is still being founded: a checkpoint that was found is a chain that holds
+    const chains = new Map([...checkpoint.positions].map(([source, at]) => [source, { at, foundingUntil }]))
+    return { chains, parked: checkpoint.parked, offset, foundingUntil }
   }
 
   function checkRange(at: bigint, range: OffsetRange): void {
@@ -129,10 +131,10 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
 
   async function follow(lane: Lane, checkpoint: PartitionCheckpoint): Promise<void> {
     lostEnd = null
-    offset = await beginAt(lane, checkpoint)
+    state = await begin(lane, checkpoint)
     phase = 'following'
     if (conflict === null) error = null
-    for await (const records of assignment.read(offset)) {
+    for await (const records of assignment.read(state.offset)) {
       if (signal.aborted) return
       if (lostEnd !== null) throw lostEnd
       await applyRecords(lane, records)
@@ -142,86 +144,62 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
     }
   }
 
+  /**
+   * Applies what can be applied. Each event that the sink refuses gets its verdict, and the rest is planned anew: the
+   * event is parked with what follows of its key, or the partition goes no further than to the one before it.
+   */
   async function applyRecords(lane: Lane, records: readonly StoredRecord[]): Promise<void> {
-    const events: Event[] = []
-    const offsets: bigint[] = []
-    const before = chains
-    const after = new Map(chains)
-    let skipped = 0
-    let stopped: unknown = null
-    for (const record of records) {
-      let event: Event | null
+    const before = state as LaneState
+    const verdicts = new Map<string, Verdict>()
+    for (;;) {
+      const plan = planLane(before, records, rules, verdicts)
+      behindSince = (plan.batch.events[0] ?? plan.batch.parked[0]?.event)?.committedAt ?? null
       try {
-        event = fromRecord(record)
-      } catch (unreadable) {
-        stopped = unreadable
-        break
-      }
-      if (event === null || (sources !== null && !sources.has(event.source))) {
-        skipped++
+        if (plan.batch.offset > before.offset) await lane.apply(plan.batch)
+      } catch (caught) {
+        const refused = refusedEvent(plan.batch, caught)
+        if (refused === null) throw caught
+        verdicts.set(eventKey(refused), await verdictOn(caught as MillraceError))
         continue
       }
-      const chain = after.get(event.source) ?? { at: null, foundingUntil }
-      const link = linkOf(chain, event, record.offset)
-      if (link === 'stale') continue
-      if (link === 'gap') {
-        stopped = gapError(place, chain, event, record.offset)
-        break
-      }
-      if (link === 'founding') {
+      state = plan.after
+      applied += plan.batch.events.length
+      passedOver += plan.passedOver
+      for (const { event, at } of plan.founded) {
         foundedAt = event.position
-        const where = { source: event.source, position: event.position, prev: event.prev, at: chain.at }
-        if (chain.at === null) log.info(where, 'the chain of this partition begins here')
+        const where = { source: event.source, position: event.position, prev: event.prev, at }
+        if (at === null) log.info(where, 'the chain of this partition begins here')
         else log.warn(where, 'the chain of this partition begins anew here: what came before was a late duplicate')
       }
-      after.set(event.source, { ...chain, at: event.position })
-      events.push(event)
-      offsets.push(record.offset)
+      for (const { event, reason } of plan.batch.parked) {
+        parked++
+        if (reason !== null)
+          log.warn({ code: reason.code, position: event.position, source: event.source }, `parked: ${reason.message}`)
+      }
+      const { offset } = plan.after
+      if (end === null || offset >= end) {
+        end = offset
+        behindSince = null
+      }
+      // another event is at fault than before: whether it is final is to be judged from now
+      if (plan.batch.moves.length > 0) conflict = null
+      if (plan.stopped !== null) throw plan.stopped
+      assignment.report(offset)
+      return
     }
-    const next = ((stopped === null ? records.at(-1)?.offset : offsets.at(-1)) ?? (offset as bigint) - 1n) + 1n
-    behindSince = events[0]?.committedAt ?? null
-    try {
-      await apply(lane, before, events, next)
-    } catch (caught) {
-      await applyPrefix(lane, before, events, offsets, caught)
-      throw caught
-    }
-    passedOver += skipped
-    if (stopped !== null) throw stopped
-    behindSince = end !== null && next < end ? behindSince : null
-    assignment.report(next)
   }
 
-  async function apply(lane: Lane, before: ReadonlyMap<string, Chain>, events: readonly Event[], next: bigint): Promise<void> {
-    const last = new Map<string, Position>()
-    for (const event of events) last.set(event.source, event.position)
-    const moves: LaneBatch['moves'][number][] = []
-    for (const [source, to] of last) moves.push({ source, from: before.get(source)?.at ?? null, to })
-    await lane.apply({ moves, offset: next, events })
-    const moved = new Map(chains)
-    for (const { source, to } of moves)
-      moved.set(source, { at: to, foundingUntil: before.get(source)?.foundingUntil ?? foundingUntil })
-    chains = moved
-    applied += events.length
-    offset = next
-    if (end === null || next > end) end = next
+  async function verdictOn(refusal: MillraceError): Promise<Verdict> {
+    const stop: Verdict = { stop: refusal }
+    if (!rules.parks || policyFor(refusal) !== 'park') return stop
+    if (refusal.code === 'MILLRACE_EVENT_CONFLICT' && !(await isFinal())) return stop
+    return { park: { code: refusal.code, message: refusal.message } }
   }
 
-  /** What stands before an event that cannot be applied is not held back by it. */
-  async function applyPrefix(
-    lane: Lane,
-    before: ReadonlyMap<string, Chain>,
-    events: readonly Event[],
-    offsets: readonly bigint[],
-    caught: unknown,
-  ): Promise<void> {
-    if (!(caught instanceof MillraceError)) return
-    const { position, source } = caught.fields
-    const at = events.findIndex((event) => event.position === position && (source === undefined || event.source === source))
-    if (at <= 0) return
-    await apply(lane, before, events.slice(0, at), offsets[at] as bigint)
-    // another event is at fault than before: whether it is final is to be judged from now
-    conflict = null
+  /** A conflict is, once nothing that other partitions have yet to apply can resolve it (PROTOCOL 2.4). */
+  async function isFinal(): Promise<boolean> {
+    conflict ??= await options.markConflict().catch(() => null)
+    return conflict !== null && !(await options.mayResolve(conflict).catch(() => true))
   }
 
   async function run(): Promise<'ended' | 'fenced'> {
@@ -230,7 +208,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
     await options.after
     try {
       while (!signal.aborted) {
-        const appliedBefore: number = applied
+        const appliedBefore = applied + parked
         try {
           if (lane === null) {
             lane = await sink.claim(place)
@@ -241,7 +219,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
           if (!signal.aborted) throw new MillraceError('MILLRACE_QUEUE_UNREACHABLE', `reading ${topic}/${partition} ended`)
         } catch (caught) {
           if (signal.aborted) break
-          if (applied > appliedBefore) attempts = 0
+          if (applied + parked > appliedBefore) attempts = 0
           error = caught as Error
           const code = codeOf(error)
           if (code === 'MILLRACE_SINK_FENCED') {
@@ -250,13 +228,11 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
             return 'fenced'
           }
           let policy = policyFor(error)
-          if (code === 'MILLRACE_EVENT_CONFLICT') {
-            conflict ??= await options.markConflict().catch(() => null)
-            if (conflict !== null && !(await options.mayResolve(conflict).catch(() => true))) policy = 'halt'
-          } else conflict = null
+          if (code === 'MILLRACE_EVENT_CONFLICT') policy = (await isFinal()) ? 'halt' : 'retry'
+          else conflict = null
           // what the queue lacks is believed when it says so again: a broker that has just restarted may know better soon
-          const doubted = policy === 'halt' && DOUBTED.has(code) && ++doubts <= DOUBTS
-          if (policy === 'halt' && !doubted) {
+          const doubted = !isRetried(policy) && DOUBTED.has(code) && ++doubts <= DOUBTS
+          if (!isRetried(policy) && !doubted) {
             phase = 'halted'
             log.error({ err: error, code, ...(error instanceof MillraceError && error.fields) }, 'the partition is halted')
             await aborted(signal)
@@ -268,7 +244,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
             ? DOUBT_PAUSE
             : backoff(attempts, random, policy === 'retry-slowly' ? { base: 5_000, cap: 60_000 } : {})
           log.warn({ err: error, code, attempts, delay }, 'the partition could not be followed; trying again')
-          await wait(delay, undefined, { signal }).catch(() => {})
+          await clock.wait(delay, signal)
         }
       }
       return 'ended'
@@ -278,25 +254,33 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
   }
 
   return {
-    status: () => ({
-      topic,
-      partition,
-      phase,
-      error,
-      positions: new Map([...chains].flatMap(([source, { at }]) => (at === null ? [] : [[source, at] as const]))),
-      offset,
-      end,
-      lagMs: offset !== null && end !== null && offset < end && behindSince !== null ? Math.max(0, now() - behindSince) : 0,
-      applied,
-      passedOver,
-      foundedAt,
-    }),
-    get inConflict() {
-      return conflict !== null
+    status() {
+      const offset = state?.offset ?? null
+      const behind = offset !== null && end !== null && offset < end && behindSince !== null
+      return {
+        topic,
+        partition,
+        phase,
+        error,
+        positions: new Map(
+          [...(state?.chains ?? [])].flatMap(([source, { at }]) => (at === null ? [] : [[source, at] as const])),
+        ),
+        offset,
+        end,
+        lagMs: behind ? Math.max(0, clock.now() - (behindSince as number)) : 0,
+        applied,
+        parked,
+        parkedKeys: state?.parked.size ?? 0,
+        passedOver,
+        foundedAt,
+      }
+    },
+    get stuck() {
+      return conflict !== null || phase === 'halted'
     },
     async observe() {
       // our place is taken before the log is asked: what is applied meanwhile may lie beyond the answer
-      const at = offset
+      const at = state?.offset ?? null
       const range = await assignment.range()
       if (end === null || range.end > end) end = range.end
       if (at !== null && range.end < at && phase === 'following')
@@ -308,6 +292,14 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
     },
     done: run(),
   }
+}
+
+/** The event of the batch that the sink says it cannot take; null when what failed is no event's fault. */
+function refusedEvent({ events, parked }: LaneBatch, caught: unknown): Event | null {
+  if (!(caught instanceof MillraceError)) return null
+  if (caught.code === 'MILLRACE_PARKING_FULL') return parked[0]?.event ?? null
+  const { position, source } = caught.fields
+  return events.find((event) => event.position === position && (source === undefined || event.source === source)) ?? null
 }
 
 const aborted = (signal: AbortSignal): Promise<void> =>

@@ -1,6 +1,6 @@
 import type { Change } from '../core/change.ts'
 import { MillraceError } from '../core/errors.ts'
-import type { Header } from '../core/event.ts'
+import type { Event, Header } from '../core/event.ts'
 import { partitionOf } from '../core/murmur2.ts'
 import type { Position } from '../core/position.ts'
 import type { PartitionRecords, QueueRecord } from '../core/queue.ts'
@@ -30,7 +30,9 @@ export interface Planned {
   readonly batches: readonly PlannedPartition[]
   /** how many records; the rest of the changes were there before */
   readonly count: number
-  /** why the change after the planned ones cannot be published; what stands before it is published all the same */
+  /** events that cannot be published whole: a placeholder stands among the records for each */
+  readonly unpublishable: readonly MillraceError[]
+  /** why the change after the planned ones cannot be published at all; what stands before it is published all the same */
   readonly refused: MillraceError | null
 }
 
@@ -79,6 +81,7 @@ export function createPlan(options: {
       const maxRecordBytes = options.maxRecordBytes()
       // our own headers take a few hundred bytes: below this a record fits without being measured
       const sureBytes = maxRecordBytes - 2_048
+      const unpublishable: MillraceError[] = []
       let refused: MillraceError | null = null
       const byTopic = new Map<string, (PlannedPartition | undefined)[]>()
       const batches: PlannedPartition[] = []
@@ -96,13 +99,8 @@ export function createPlan(options: {
         let target = slots[partition]
         const prev = target?.last ?? (tails[partition] as Tail).position
         if (prev !== null && change.position <= prev) continue
-        let headers: readonly Header[] | MillraceError = NO_HEADERS
-        if (change.headers !== null) headers = userHeaders(change)
-        if (headers instanceof MillraceError) {
-          refused = headers
-          break
-        }
-        const record = toRecord({
+        const headers = change.headers === null ? NO_HEADERS : userHeaders(change)
+        const event: Event = {
           source,
           position: change.position,
           prev,
@@ -110,15 +108,25 @@ export function createPlan(options: {
           type: change.type,
           key: change.aggregateId,
           value: change.payload,
-          headers,
+          headers: headers instanceof MillraceError ? NO_HEADERS : headers,
           committedAt: change.committedAt,
           version: change.version,
-        })
+          orderingKey: change.orderingKey === null ? null : text.decode(change.orderingKey),
+          placeholder: null,
+        }
+        let record = toRecord(event)
         // a header weighs up to three times what its JSON does
         const most = change.bytes + 2 * (change.headers?.length ?? 0)
-        if (most > sureBytes && recordBytes(record) > maxRecordBytes) {
-          refused = tooLarge(change, topic, recordBytes(record), maxRecordBytes)
-          break
+        let fault = change.fault ?? (headers instanceof MillraceError ? headers : null)
+        if (fault === null && most > sureBytes && recordBytes(record) > maxRecordBytes)
+          fault = tooLarge(change, topic, recordBytes(record), maxRecordBytes)
+        if (fault !== null) {
+          record = toRecord({ ...event, value: null, headers: NO_HEADERS, placeholder: fault.code })
+          if (recordBytes(record) > maxRecordBytes) {
+            refused = fault
+            break
+          }
+          unpublishable.push(fault)
         }
         if (target === undefined) {
           target = { topic, partition, records: [], last: change.position }
@@ -129,7 +137,7 @@ export function createPlan(options: {
         target.last = change.position
         count++
       }
-      return { batches, count, refused }
+      return { batches, count, unpublishable, refused }
     },
     acknowledge(planned, baseOffsets) {
       planned.batches.forEach((batch, i) => {
@@ -141,6 +149,7 @@ export function createPlan(options: {
   }
 }
 
+const text = new TextDecoder('utf-8', { ignoreBOM: true })
 const NO_HEADERS: readonly Header[] = []
 
 /** The headers column: a flat object of strings, held by the table's constraint; a mapped foreign table may differ. */
@@ -176,7 +185,7 @@ function tooLarge(change: Change, topic: string, bytes: number, maxRecordBytes: 
     `the event ${change.id} (${change.type}) makes a record of ${bytes} bytes, and one of ${topic} may have ${maxRecordBytes}`,
     {
       remedy:
-        "raise the queue's limit (Kafka: max.message.bytes of the topic) and start again; to refuse such events at the writer, set source.outbox.maxEventBytes and run millrace init",
+        "its key is parked at every sink until it is skipped (millrace parked); raise the queue's limit (Kafka: max.message.bytes of the topic), or refuse such events at the writer: set source.outbox.maxEventBytes and run millrace init",
       fields: { position: change.position, id: change.id, type: change.type, topic },
     },
   )

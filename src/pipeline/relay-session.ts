@@ -1,3 +1,4 @@
+import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import { MillraceError } from '../core/errors.ts'
 import { formatLsn, type Lsn, type Position } from '../core/position.ts'
@@ -26,7 +27,7 @@ export interface SessionOptions {
   /** topics that sinks wait for: made at the start, so that they need not wait for a first event */
   readonly sinkTopics: readonly string[]
   readonly log: Log
-  readonly now: () => number
+  readonly clock: Clock
   readonly failpoint: (name: Failpoint) => Promise<void> | void
   /** tells the sessions of one number apart: a name that nobody else has */
   readonly newWriter: () => string
@@ -65,6 +66,8 @@ export async function runSession(options: SessionOptions): Promise<void> {
         if (batch.changes.length > 0) {
           for (const topic of plan.unknownTopics(batch.changes)) await recordTopic(options, plan, keeper, topic)
           const planned = plan.plan(batch.changes)
+          for (const { code, message, fields } of planned.unpublishable)
+            log.warn({ code, ...fields }, `a placeholder is published in its place: ${message}`)
           if (planned.count > 0) {
             await failpoint('planned')
             const sent = publisher.publish(planned.batches)
@@ -127,7 +130,7 @@ async function begin(
   session: SourceSession,
 ): Promise<{ readonly plan: RelayPlan; readonly keeper: StateKeeper }> {
   const { source, queue } = options
-  const { records, resumed, topics } = await insisted(() => findOut(options, session), options.drain)
+  const { records, resumed, topics } = await insisted(() => findOut(options, session), options.clock, options.drain)
   const state: RelayState = { ...resumed, session: resumed.session + 1, topics }
   const plan = createPlan({
     source: source.name,
@@ -212,13 +215,17 @@ async function findTails(
  * forward at the next start is never long.
  */
 async function recordTopic(options: SessionOptions, plan: RelayPlan, keeper: StateKeeper, topic: string): Promise<void> {
-  const { queue, failpoint, drain } = options
-  const logs = await insisted(async () => {
-    await queue.createTopic(topic)
-    // what the topic takes is learned with it
-    await queue.topics([topic])
-    return queue.ranges(topic)
-  }, drain)
+  const { queue, failpoint, clock, drain } = options
+  const logs = await insisted(
+    async () => {
+      await queue.createTopic(topic)
+      // what the topic takes is learned with it
+      await queue.topics([topic])
+      return queue.ranges(topic)
+    },
+    clock,
+    drain,
+  )
   plan.addTopic(
     topic,
     logs.map(({ end }) => ({ position: null, offset: end - 1n })),

@@ -1,8 +1,8 @@
-import { setTimeout as wait } from 'node:timers/promises'
 import { backoff } from '../core/backoff.ts'
+import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import { codeOf } from '../core/errors.ts'
-import { policyFor } from '../core/policy.ts'
+import { isRetried, policyFor } from '../core/policy.ts'
 import type { Lsn, Position } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
 import type { Source, SourceSession } from '../core/source.ts'
@@ -24,8 +24,7 @@ export interface RelayOptions {
   readonly fingerprint: string
   readonly sinkTopics: readonly string[]
   readonly log: Log
-  /** ms since the Unix epoch */
-  readonly now: () => number
+  readonly clock: Clock
   readonly random: () => number
   /** tests kill the process here */
   readonly failpoint?: (name: Failpoint) => Promise<void> | void
@@ -63,7 +62,7 @@ const STEADY = 10_000
 const SLOW_RETRY = { base: 5_000, cap: 60_000 }
 
 export function startRelay(options: RelayOptions): Relay {
-  const { log, now, random } = options
+  const { log, clock, random } = options
   const drain = new AbortController()
   const published = new Map<string, number>()
   let phase: RelayPhase = 'starting'
@@ -78,7 +77,7 @@ export function startRelay(options: RelayOptions): Relay {
     running(session: SourceSession) {
       phase = 'running'
       error = null
-      runningSince = now()
+      runningSince = clock.elapsed()
       current = session
       confirmed ??= session.identity.confirmed
     },
@@ -105,10 +104,10 @@ export function startRelay(options: RelayOptions): Relay {
       } catch (caught) {
         error = caught as Error
         current = null
-        if (runningSince !== null && now() - runningSince >= STEADY) attempts = 0
+        if (runningSince !== null && clock.elapsed() - runningSince >= STEADY) attempts = 0
         runningSince = null
         const policy = policyFor(error)
-        if (policy === 'halt') {
+        if (!isRetried(policy)) {
           phase = 'halted'
           throw error
         }
@@ -122,7 +121,7 @@ export function startRelay(options: RelayOptions): Relay {
           delay = backoff(attempts, random, policy === 'retry-slowly' ? SLOW_RETRY : {})
           log.warn({ err: error, code: codeOf(error), attempts, delay }, 'relay session ended; trying again')
         }
-        await wait(delay, undefined, { signal: drain.signal }).catch(() => {})
+        await clock.wait(delay, drain.signal)
       }
     }
     phase = 'stopped'

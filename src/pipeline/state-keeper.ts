@@ -1,3 +1,4 @@
+import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import type { Lsn } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
@@ -12,7 +13,7 @@ export interface KeeperOptions {
   readonly source: Source
   readonly queue: Queue
   readonly log: Log
-  readonly now: () => number
+  readonly clock: Clock
   /** names the session's record apart from a zombie's of the same number */
   readonly newWriter: () => string
   readonly failpoint: (name: Failpoint) => Promise<void> | void
@@ -39,24 +40,23 @@ export interface StateKeeper {
   /** writes the state, then confirms what it covers */
   write(session: SourceSession): Promise<void>
   copy(): Promise<void>
-  /** does all this when it is due; rejects when any of it fails, never resolves */
-  run(session: SourceSession): Promise<never>
+  /** does all this when it is due, until stopped; rejects when any of it fails */
+  run(session: SourceSession): Promise<void>
   stop(): Promise<void>
 }
 
 export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: RelayState, confirmedAtStart: Lsn): StateKeeper {
-  const { source, queue, now, failpoint, report, log } = options
+  const { source, queue, clock, failpoint, report, log } = options
   const key = stateKey(source.name, begun.session, options.newWriter())
   let state = begun
   let safe = confirmedAtStart
   let confirmed = confirmedAtStart
   let eventsSinceWrite = false
   let eventsSinceCopy = false
-  let writtenAt = now()
-  let copiedAt = now()
-  let lookedAt = now()
-  let timer: NodeJS.Timeout | undefined
-  let stopped = false
+  let writtenAt = clock.elapsed()
+  let copiedAt = clock.elapsed()
+  let lookedAt = clock.elapsed()
+  const stopped = new AbortController()
   let tick: Promise<void> = Promise.resolve()
   let writing: Promise<void> = Promise.resolve()
 
@@ -79,7 +79,7 @@ export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: Rel
       const next = writing.then(async () => {
         state = { ...state, topics: new Map([...plan.topics].map(([topic, tails]) => [topic, [...tails]])) }
         await queue.state.write(key, encodeState(state))
-        writtenAt = now()
+        writtenAt = clock.elapsed()
       })
       writing = next.catch(() => {})
       return next
@@ -100,38 +100,31 @@ export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: Rel
     async copy() {
       if (!eventsSinceCopy) return
       eventsSinceCopy = false
-      copiedAt = now()
+      copiedAt = clock.elapsed()
       await source.stateCopy
         .write(encodeState(state))
         .catch((error: unknown) => log.warn({ err: error }, "the copy of the relay's state could not be written"))
     },
     async run(session) {
-      return new Promise<never>((_, reject) => {
-        const due = async (): Promise<void> => {
-          const at = now()
-          const interval = eventsSinceWrite ? STATE_INTERVAL : IDLE_STATE_INTERVAL
-          if (session.wantsConfirm || at - writtenAt >= interval) await keeper.write(session)
-          if (at - copiedAt >= COPY_INTERVAL) await keeper.copy()
-          if (at - lookedAt >= LOG_END_INTERVAL) {
-            lookedAt = at
-            await insisted(lookAtLogEnds, options.drain)
-          }
+      const due = async (): Promise<void> => {
+        const at = clock.elapsed()
+        const interval = eventsSinceWrite ? STATE_INTERVAL : IDLE_STATE_INTERVAL
+        if (session.wantsConfirm || at - writtenAt >= interval) await keeper.write(session)
+        if (at - copiedAt >= COPY_INTERVAL) await keeper.copy()
+        if (at - lookedAt >= LOG_END_INTERVAL) {
+          lookedAt = at
+          await insisted(lookAtLogEnds, clock, options.drain)
         }
-        const loop = (): void => {
-          tick = due().then(
-            () => {
-              if (!stopped) timer = setTimeout(loop, TICK)
-            },
-            (error: unknown) => reject(error),
-          )
-        }
-        loop()
-      })
+      }
+      while (!stopped.signal.aborted) {
+        tick = due()
+        await tick
+        await clock.wait(TICK, stopped.signal)
+      }
     },
     async stop() {
-      stopped = true
-      clearTimeout(timer)
-      await tick
+      stopped.abort()
+      await tick.catch(() => {})
     },
   }
 

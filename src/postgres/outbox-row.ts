@@ -42,7 +42,10 @@ export class OutboxRows {
     return relation.name === this.table.name && relation.schema === this.table.schema
   }
 
-  /** @throws MILLRACE_OUTBOX_ROW_INVALID naming the position, the column and what was expected */
+  /**
+   * A row that lacks what an event needs, but not its place in a chain, is a change with a fault: only its key waits.
+   * @throws MILLRACE_OUTBOX_ROW_INVALID naming the position, the column and what was expected
+   */
   change(relation: Relation, tuple: Tuple, position: Position, committedAt: number, bytes: number): Change {
     const layout = this.layout?.relation === relation ? this.layout : this.resolve(relation, position)
     const { buffer, offsets, lengths } = tuple
@@ -50,30 +53,34 @@ export class OutboxRows {
 
     const idAt = offsets[layout.id] as number
     const idLength = lengths[layout.id] as number
-    if (idLength <= 0) throw this.invalid(position, columns.id, 'a value that is not null and not empty')
     const aggregateType = this.aggregateTypes.read(tuple, layout.aggregateType)
     if (aggregateType === null)
       throw this.invalid(position, columns.aggregateType, 'a value that matches ^[A-Za-z0-9._-]{1,120}$')
     const type = this.types.read(tuple, layout.type)
-    if (type === null) throw this.invalid(position, columns.type, 'a value that is not null and not empty')
     const aggregateId = view(tuple, layout.aggregateId)
     if (aggregateId === null || aggregateId.length === 0)
       throw this.invalid(position, columns.aggregateId, 'a value that is not null and not empty')
+    let fault: MillraceError | null = null
+    if (idLength <= 0) fault = this.invalid(position, columns.id, 'a value that is not null and not empty')
+    else if (type === null) fault = this.invalid(position, columns.type, 'a value that is not null and not empty')
     let payload = view(tuple, layout.payload)
-    if (payload !== null && layout.payloadIsBytea)
-      payload = fromHex(payload) ?? this.refuse(position, columns.payload, 'bytea in its hex form')
+    if (payload !== null && layout.payloadIsBytea) {
+      payload = fromHex(payload)
+      if (payload === null) fault ??= this.invalid(position, columns.payload, 'bytea in its hex form')
+    }
 
     return {
       position,
       committedAt,
-      id: buffer.toString('utf8', idAt, idAt + idLength),
+      id: idLength <= 0 ? '' : buffer.toString('utf8', idAt, idAt + idLength),
       aggregateType,
       aggregateId,
-      type,
+      type: type ?? '',
       payload,
       headers: text(tuple, layout.headers),
       orderingKey: layout.orderingKey === -1 ? null : view(tuple, layout.orderingKey),
       version: layout.version === -1 ? '1' : (this.versions.read(tuple, layout.version) ?? '1'),
+      fault,
       bytes: bytes + OBJECT_BYTES,
     }
   }

@@ -1,4 +1,5 @@
 import pg from 'pg'
+import type { Clock } from '../core/clock.ts'
 import type { ConnectorDeps, Log } from '../core/connector.ts'
 import { MillraceError } from '../core/errors.ts'
 import type { Queue } from '../core/queue.ts'
@@ -16,7 +17,7 @@ import { loadQueue, loadSink, type Origin, optionsFor } from './registry.ts'
 /** What a config's sections are opened with. */
 export interface Surroundings extends Origin {
   readonly log: Log
-  readonly now: () => number
+  readonly clock: Clock
   readonly random: () => number
 }
 
@@ -43,7 +44,7 @@ export function fingerprintOf(config: ParsedConfig, at: Origin): string {
 
 export async function openSource(config: ParsedConfig, around: Surroundings): Promise<PostgresSource> {
   const options = sourceOptions(config, around)
-  return within('source', () => openPostgresSource(options, { log: around.log.child({ role: 'relay' }), now: around.now }))
+  return within('source', () => openPostgresSource(options, { log: around.log.child({ role: 'relay' }), now: around.clock.now }))
 }
 
 /** A connection to the source for ordinary statements; the caller ends it. */
@@ -118,7 +119,7 @@ export async function namedTopics(config: ParsedConfig, around: Surroundings): P
 }
 
 function deps(config: ParsedConfig, around: Surroundings): ConnectorDeps {
-  return { log: around.log, pipeline: config.name, now: around.now }
+  return { log: around.log, pipeline: config.name, now: around.clock.now }
 }
 
 /** says which section an error of a connector's own is about */

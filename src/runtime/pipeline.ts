@@ -3,6 +3,7 @@ import { MillraceError } from '../core/errors.ts'
 import type { Finding } from '../core/finding.ts'
 import type { Failpoint } from '../pipeline/failpoint.ts'
 import { checkPipeline } from './check.ts'
+import { systemClock } from './clock.ts'
 import type { MillraceConfig } from './config.ts'
 import { EVERYTHING, type Needs, type ParsedConfig, parseConfig } from './config-schema.ts'
 import { initPipeline } from './init.ts'
@@ -70,7 +71,7 @@ export function createPipeline(config: MillraceConfig, options: PipelineOptions 
     parseConfig(config, origin.origin, { env: options.env ?? process.env, folder: origin.folder, secrets }, needs)
   const frame = parse(FRAME)
   const log = options.log ?? createLog({ level: options.logLevel ?? frame.log.level, secrets })
-  const around: Surroundings = { ...origin, log, now: Date.now, random: Math.random }
+  const around: Surroundings = { ...origin, log, clock: systemClock, random: Math.random }
 
   return {
     name: frame.name,

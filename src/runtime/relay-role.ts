@@ -32,7 +32,7 @@ export function startRelayRole(
       fingerprint: fingerprintOf(config, around),
       sinkTopics: await namedTopics(config, around),
       log,
-      now: around.now,
+      clock: around.clock,
       random: around.random,
       ...(failpoint !== undefined && { failpoint }),
     })

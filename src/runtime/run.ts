@@ -65,7 +65,7 @@ export function startRoles(
   const relay = roles.relay ? startRelayRole({ ...context, failpoint }) : null
   const sinks = roles.sinks.map((name) => startSinkRole(name, context))
 
-  const slots = watchSlot(() => relay?.source() ?? null, around.now)
+  const slots = watchSlot(() => relay?.source() ?? null, around.clock.now)
 
   async function untilHalted(): Promise<void> {
     const ends = await Promise.allSettled([...(relay === null ? [] : [relay]), ...sinks].map((role) => role.done))

@@ -30,7 +30,7 @@ export function startSinkRole(name: string, context: RoleContext): SinkRole {
       start: startOf(section?.start ?? 'earliest') ?? 'earliest',
       sources: section?.sources ?? null,
       log: around.log,
-      now: around.now,
+      clock: around.clock,
       random: around.random,
     })
     applier = started

@@ -87,7 +87,7 @@ export function sinkContract(name: string, start: () => Promise<SinkUnderTest>, 
     it('takes a batch that moves the offset only', async () => {
       const { partition } = fresh()
       const lane = await sink.claim(partition)
-      await lane.apply({ moves: [], offset: 4n, events: [] })
+      await lane.apply({ moves: [], offset: 4n, events: [], parked: [] })
       await lane.release()
     })
 
@@ -125,10 +125,10 @@ export function sinkContract(name: string, start: () => Promise<SinkUnderTest>, 
     checkpoints('moves the offset alone with an empty batch', async () => {
       const { partition, stream, write } = fresh()
       const lane = await sink.claim(partition)
-      await lane.apply({ moves: [], offset: 10n, events: [] })
+      await lane.apply({ moves: [], offset: 10n, events: [], parked: [] })
       expect(await lane.reread()).toEqual({ ...partition, positions: new Map(), offset: 10n })
       await lane.apply(batchOf([write('a', 'one')], 11n))
-      await lane.apply({ moves: [], offset: 40n, events: [] })
+      await lane.apply({ moves: [], offset: 40n, events: [], parked: [] })
       expect(await lane.reread()).toEqual({ ...partition, positions: new Map([[stream.source, stream.at]]), offset: 40n })
       await lane.release()
     })
@@ -156,7 +156,9 @@ export function sinkContract(name: string, start: () => Promise<SinkUnderTest>, 
         const after = await other.claim(partition)
         const batch = batchOf([write('a', 'zombie')], 2n)
         await expect(before.apply(batch)).rejects.toMatchObject({ code: 'MILLRACE_SINK_FENCED' })
-        await expect(before.apply({ moves: [], offset: 99n, events: [] })).rejects.toMatchObject({ code: 'MILLRACE_SINK_FENCED' })
+        await expect(before.apply({ moves: [], offset: 99n, events: [], parked: [] })).rejects.toMatchObject({
+          code: 'MILLRACE_SINK_FENCED',
+        })
         await expect(before.reread()).rejects.toMatchObject({ code: 'MILLRACE_SINK_FENCED' })
         expect(await shown()).toEqual({ a: 'one' })
         expect(await after.reread()).toEqual(after.checkpoint)
@@ -174,7 +176,7 @@ export function sinkContract(name: string, start: () => Promise<SinkUnderTest>, 
       const empty = eventStream({ source: 'elsewhere' })
       const foreign = empty.next({ type: under.types.write, key: 'x', payload: {} })
       // a source's events may all be passed over by the sink: its position moves all the same
-      await lane.apply({ moves: [{ source: 'elsewhere', from: null, to: foreign.position }], offset: 3n, events: [] })
+      await lane.apply({ moves: [{ source: 'elsewhere', from: null, to: foreign.position }], offset: 3n, events: [], parked: [] })
       await lane.apply(batchOf([write('a', 'one')], 4n))
       const both = new Map([
         ['elsewhere', foreign.position],

@@ -23,13 +23,20 @@ function event(index: number, fields: Partial<Event> = {}): Event {
     headers: [],
     committedAt: 1_795_264_496_000,
     version: '1',
+    orderingKey: null,
+    placeholder: null,
     ...fields,
   }
 }
 
 function batch(events: readonly Event[], from: Position | null = null): LaneBatch {
   const last = events.at(-1)
-  return { events, offset: BigInt(events.length), moves: last === undefined ? [] : [{ source: 'shop', from, to: last.position }] }
+  return {
+    events,
+    parked: [],
+    offset: BigInt(events.length),
+    moves: last === undefined ? [] : [{ source: 'shop', from, to: last.position }],
+  }
 }
 
 /** what the sink writes for the event, as text */
@@ -142,7 +149,7 @@ test('a partition that is claimed again within a run goes on from where it was; 
   await expect(first.reread()).rejects.toMatchObject(fenced)
   await expect(second.apply(batch([event(3)], at(2)))).rejects.toMatchObject(fenced)
   await second.apply(batch([event(2)], at(1)))
-  await second.apply({ events: [], moves: [], offset: 9n })
+  await second.apply({ events: [], moves: [], offset: 9n, parked: [] })
   expect((await second.reread()).offset).toBe(9n)
   expect((stream.read() as string).split('\n').filter(Boolean)).toHaveLength(2)
 })

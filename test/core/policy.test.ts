@@ -44,6 +44,9 @@ test('the codes are those that were promised', () => {
       "MILLRACE_EVENT_UNMAPPED",
       "MILLRACE_EVENT_REJECTED",
       "MILLRACE_EVENT_CONFLICT",
+      "MILLRACE_PARKED_CHANGED",
+      "MILLRACE_PARKING_FULL",
+      "MILLRACE_NOT_PARKED",
       "MILLRACE_MAPPING_CHANGED",
       "MILLRACE_SOURCE_REFUSED",
       "MILLRACE_TLS",
@@ -68,6 +71,13 @@ test('only what may pass by itself is tried again; everything else waits for a p
     'MILLRACE_QUEUE_UNREACHABLE',
     'MILLRACE_PUBLISH_UNKNOWN',
     'MILLRACE_SINK_UNREACHABLE',
+    'MILLRACE_SINK_FENCED',
+    'MILLRACE_PARKED_CHANGED',
+  ])
+  expect(by('park')).toEqual([
+    'MILLRACE_OUTBOX_ROW_INVALID',
+    'MILLRACE_EVENT_TOO_LARGE',
+    'MILLRACE_EVENT_REJECTED',
     'MILLRACE_EVENT_CONFLICT',
   ])
 })

@@ -18,6 +18,8 @@ const event: Event = {
   headers: [['traceparent', '00-1-2-01']],
   committedAt: 1_795_264_496_123,
   version: '3',
+  orderingKey: null,
+  placeholder: null,
 }
 
 /** as a queue gives back what was published */
@@ -73,6 +75,8 @@ describe('an event as a record', () => {
       ),
       committedAt: fc.integer({ min: 0, max: 2 ** 50 }),
       version: fc.nat().map(String),
+      orderingKey: fc.option(text, { nil: null }),
+      placeholder: fc.constantFrom(null, 'MILLRACE_EVENT_TOO_LARGE'),
     })
     fc.assert(
       fc.property(anyEvent, (sent) => {

@@ -17,6 +17,8 @@ const event = (n: number, prev: number | null, source = 'shop'): Event => ({
   headers: [],
   committedAt: 0,
   version: '1',
+  orderingKey: null,
+  placeholder: null,
 })
 
 /** What the relay finds from a recorded tail in a log that starts at `start` and holds these events. */

@@ -5,7 +5,8 @@
 
 import type { Lane, Sink } from '../../src/core/sink.ts'
 import { startApplier } from '../../src/pipeline/applier.ts'
-import { openQueue, openSink, type Pipeline, stderrLog, topicOfOrders } from './parts.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
+import { haltText, openQueue, openSink, type Pipeline, stderrLog, topicOfOrders } from './parts.ts'
 
 const { pipeline, kill } = JSON.parse(process.argv[2] as string) as {
   readonly pipeline: Pipeline
@@ -35,6 +36,7 @@ function mortal(lane: Lane): Lane {
 const sink = await openSink(pipeline, stderrLog)
 const wrapped: Sink = {
   traits: sink.traits,
+  parking: sink.parking,
   check: () => sink.check(),
   init: () => sink.init(),
   claim: async (partition) => mortal(await sink.claim(partition)),
@@ -50,19 +52,23 @@ const applier = startApplier({
   start: 'earliest',
   sources: null,
   log: stderrLog,
-  now: Date.now,
+  clock: systemClock,
   random: Math.random,
 })
-const said = setInterval(() => {
+let told = ''
+const telling = setInterval(() => {
   const { partitions } = applier.status()
-  const halted = partitions.find((partition) => partition.phase === 'halted')
-  if (halted !== undefined) process.stdout.write(`halted ${halted.error?.message}\n`)
-  if (halted === undefined && !(partitions.length > 0 && partitions.every((partition) => partition.phase === 'following'))) return
-  clearInterval(said)
-  process.stdout.write('running\n')
+  const halt = partitions.find(({ phase }) => phase === 'halted')?.error
+  const following = partitions.length > 0 && partitions.every(({ phase }) => phase === 'following')
+  tell(halt ? `halted ${haltText(halt)}` : following ? 'running' : told)
 }, 20)
+function tell(line: string): void {
+  if (line !== told) process.stdout.write(`${line}\n`)
+  told = line
+}
 process.once('SIGTERM', () => void applier.stop().then(() => process.exit(0)))
-applier.done.catch((error: { code?: string; message: string }) => {
-  process.stdout.write(`halted ${error.code} ${error.message}\n`)
+applier.done.catch((error: Error) => {
+  clearInterval(telling)
+  tell(`halted ${haltText(error)}`)
   process.exit(4)
 })

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Queue } from '../../src/core/queue.ts'
 import { type Relay, startRelay } from '../../src/pipeline/relay.ts'
 import type { PostgresSource } from '../../src/postgres/source.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
 import { createDatabase, type Database } from '../support/database.ts'
 import { eventually } from '../support/eventually.ts'
 import { sharedKafka } from '../support/kafka.ts'
@@ -60,7 +61,7 @@ async function relayOf(
     fingerprint,
     sinkTopics: [],
     log: quietLog,
-    now: Date.now,
+    clock: systemClock,
     random: Math.random,
   })
   relays.push(relay)

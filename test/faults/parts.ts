@@ -34,6 +34,10 @@ export const stderrLog: Log = {
 }
 export const quietLog: Log = { debug() {}, info() {}, warn() {}, error() {}, child: () => quietLog }
 
+/** One line that tells a parent process what a person would be told. */
+export const haltText = (error: Error & { readonly code?: string; readonly remedy?: string }): string =>
+  JSON.stringify({ code: error.code ?? 'unknown', message: error.message, remedy: error.remedy ?? null })
+
 const summary = (fields: object): string => {
   const { err, ...rest } = fields as { err?: Error }
   return `${JSON.stringify(rest)} ${err?.message ?? ''}`

@@ -7,11 +7,26 @@ export interface Process {
   readonly pid: number
   /** the first line it said: `running`, or `halted CODE message`, or null when it ended before */
   readonly said: Promise<string | null>
+  /** the first line that matches, of those it said and will say; rejects when it ends, or the time does, without one */
+  heard(line: RegExp, within?: number): Promise<string>
+  /** the halt it told of, now or within the time */
+  halted(within?: number): Promise<Halt>
   /** how it ended */
   readonly ended: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>
   /** what it logged and said, for the message of a test that fails */
   readonly output: () => string
+  readonly alive: boolean
+  /** sends the signal and waits for nothing */
+  signal(signal: NodeJS.Signals): void
+  /** sends the signal and waits for the end */
   kill(signal?: NodeJS.Signals): Promise<void>
+}
+
+/** What a person is told. */
+export interface Halt {
+  readonly code: string
+  readonly message: string
+  readonly remedy: string | null
 }
 
 export function startProcess(script: 'relay-process.ts' | 'applier-process.ts', argument: unknown): Process {
@@ -30,14 +45,46 @@ export function startProcess(script: 'relay-process.ts' | 'applier-process.ts', 
       resolve({ code, signal })
     }),
   )
+  const heard: string[] = []
+  const listeners = new Set<() => void>()
+  lines.on('line', (line) => {
+    heard.push(line)
+    for (const tell of listeners) tell()
+  })
   const said = Promise.race([new Promise<string>((resolve) => lines.once('line', resolve)), ended.then(() => null)])
+  const alive = (): boolean => child.exitCode === null && child.signalCode === null
+  const hear = (wanted: RegExp, within = 20_000): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const finish = (settle: () => void): void => {
+        clearTimeout(timer)
+        listeners.delete(look)
+        settle()
+      }
+      const look = (): void => {
+        const line = heard.find((each) => wanted.test(each))
+        if (line !== undefined) finish(() => resolve(line))
+      }
+      const fail = (why: string) => () => finish(() => reject(new Error(`${script} did not say ${wanted} ${why}:\n${output}`)))
+      const timer = setTimeout(fail(`within ${within} ms`), within)
+      listeners.add(look)
+      look()
+      lines.once('close', fail('before it ended'))
+    })
   return {
     pid: child.pid as number,
+    heard: hear,
+    halted: async (within) => JSON.parse((await hear(/^halted /, within)).slice('halted '.length)) as Halt,
+    get alive() {
+      return alive()
+    },
+    signal(signal) {
+      if (alive()) child.kill(signal)
+    },
     said,
     ended,
     output: () => output,
     async kill(signal = 'SIGKILL') {
-      if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+      if (alive()) child.kill(signal)
       await ended
     },
   }

@@ -5,7 +5,8 @@
 
 import type { Failpoint } from '../../src/pipeline/failpoint.ts'
 import { startRelay } from '../../src/pipeline/relay.ts'
-import { FINGERPRINT, openQueue, openSource, type Pipeline, stderrLog, topicOfOrders, topicTemplate } from './parts.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
+import { FINGERPRINT, haltText, openQueue, openSource, type Pipeline, stderrLog, topicOfOrders, topicTemplate } from './parts.ts'
 
 const { pipeline, failpoint } = JSON.parse(process.argv[2] as string) as {
   readonly pipeline: Pipeline
@@ -19,7 +20,7 @@ const relay = startRelay({
   fingerprint: FINGERPRINT,
   sinkTopics: [topicOfOrders(pipeline)],
   log: stderrLog,
-  now: Date.now,
+  clock: systemClock,
   random: Math.random,
   async failpoint(name) {
     if (name !== failpoint?.name || ++passes < failpoint.pass) return
@@ -29,13 +30,15 @@ const relay = startRelay({
     await new Promise(() => {})
   },
 })
-const said = setInterval(() => {
-  if (relay.status().phase !== 'running') return
-  clearInterval(said)
-  process.stdout.write('running\n')
+let told = ''
+const telling = setInterval(() => {
+  const { phase } = relay.status()
+  if ((phase === 'running' || phase === 'standby') && phase !== told) process.stdout.write(`${phase}\n`)
+  told = phase
 }, 10)
 process.once('SIGTERM', () => void relay.stop().then(() => process.exit(0)))
-relay.done.catch((error: { code?: string; message: string }) => {
-  process.stdout.write(`halted ${error.code} ${error.message}\n`)
+relay.done.catch((error: Error) => {
+  clearInterval(telling)
+  process.stdout.write(`halted ${haltText(error)}\n`)
   process.exit(4)
 })

@@ -1,4 +1,5 @@
 import pg from 'pg'
+import type { Event } from '../../src/core/event.ts'
 import type { Position } from '../../src/core/position.ts'
 import type { Queue } from '../../src/core/queue.ts'
 import { fromRecord } from '../../src/core/record.ts'
@@ -11,9 +12,16 @@ export interface TopicVerdict {
   readonly violations: readonly string[]
   /** committed events that are not in the topic (yet) */
   readonly missing: number
+  readonly partitions: number
 }
 
-export async function judgeTopic(queue: Queue, topic: string, committed: Committed): Promise<TopicVerdict> {
+/** `first` is shown every event where it first stands in the topic, in the order of its partition. */
+export async function judgeTopic(
+  queue: Queue,
+  topic: string,
+  committed: Committed,
+  first: (event: Event, partition: number) => void = () => {},
+): Promise<TopicVerdict> {
   const violations: string[] = []
   const seen = new Set<string>()
   const orderByKey = new Map<string, string[]>()
@@ -39,6 +47,7 @@ export async function judgeTopic(queue: Queue, topic: string, committed: Committ
         last = event.position
         if (seen.has(event.id)) violations.push(`I3: event ${event.id} has two positions`)
         seen.add(event.id)
+        first(event, partition)
         if (!committed.ids.has(event.id))
           violations.push(
             `I4: event ${event.id} is in the topic and was ${committed.rolledBack.has(event.id) ? 'rolled back' : 'never written'}`,
@@ -54,7 +63,7 @@ export async function judgeTopic(queue: Queue, topic: string, committed: Committ
   if (missing === 0)
     for (const [key, ids] of committed.idsByKey)
       if (ids.join() !== orderByKey.get(key)?.join()) violations.push(`I3: the events of ${key} are out of order`)
-  return { records, duplicates, violations, missing }
+  return { records, duplicates, violations, missing, partitions: ranges.length }
 }
 
 /** I7, I8: the differences between the replica and the writers' own fold, exact text by exact text. */

@@ -8,6 +8,8 @@ import pg from 'pg'
 export interface Workload {
   /** stops after the transactions under way and settles every unknown outcome */
   stop(): Promise<Committed>
+  /** stops without asking for what is unknown: its server may be gone for good */
+  abandon(): Promise<void>
   readonly transactions: number
 }
 
@@ -59,7 +61,7 @@ export function startWorkload(options: {
   readonly largeTransaction?: number
 }): Workload {
   const { url, seed, writers = 8, rate = 200, largeTransaction = 500 } = options
-  const stopping = { now: false }
+  const stopping = { now: false, abandoned: false }
   const rows = new Map<string, Row>()
   const idsByKey = new Map<string, string[]>()
   const ids = new Set<string>()
@@ -196,7 +198,7 @@ export function startWorkload(options: {
       }
     }
 
-    while (!stopping.now || unknown !== null) {
+    while (!stopping.now || (unknown !== null && !stopping.abandoned)) {
       try {
         if (unknown !== null) await settleUnknown()
         else await transaction()
@@ -217,6 +219,11 @@ export function startWorkload(options: {
       stopping.now = true
       await Promise.all(running)
       return { idsByKey, ids, rolledBack, rows, unknownOutcomes }
+    },
+    async abandon() {
+      stopping.now = true
+      stopping.abandoned = true
+      await Promise.all(running)
     },
   }
 }

@@ -46,6 +46,8 @@ test('topics and headers', () => {
     committedAt: 'millrace-committed-at',
     format: 'millrace-format',
     version: 'schema-version',
+    orderingKey: 'millrace-ordering-key',
+    placeholder: 'millrace-placeholder',
   })
 })
 

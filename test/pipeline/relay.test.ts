@@ -15,6 +15,7 @@ import { initRelayState } from '../../src/pipeline/init-state.ts'
 import { type Relay, type RelayOptions, startRelay } from '../../src/pipeline/relay.ts'
 import { migrate } from '../../src/postgres/migrate.ts'
 import { openPostgresSource, type PostgresSource } from '../../src/postgres/source.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
 import { silent } from '../connectors/postgres-fixture.ts'
 import { query } from '../faults/parts.ts'
 import { createDatabase, type Database } from '../support/database.ts'
@@ -78,7 +79,7 @@ function relay(options: Partial<RelayOptions> = {}): Relay {
     fingerprint: 'f',
     sinkTopics: [],
     log: silent,
-    now: Date.now,
+    clock: systemClock,
     random: Math.random,
     ...options,
   })
@@ -138,7 +139,7 @@ async function duration(work: Promise<unknown>): Promise<number> {
   return performance.now() - begun
 }
 
-describe('a row that cannot be published halts the relay, which names it; what stood before it in its transaction is published', () => {
+describe('for a row that cannot be published whole a placeholder stands in its place in the chain, and the rest flows', () => {
   for (const [what, poison, code] of [
     ['headers that are no object of strings', { id: 'poison', headers: '{"n": 1}' }, 'MILLRACE_OUTBOX_ROW_INVALID'],
     ['headers that are not JSON', { id: 'poison', headers: 'x' }, 'MILLRACE_OUTBOX_ROW_INVALID'],
@@ -159,10 +160,24 @@ describe('a row that cannot be published halts the relay, which names it; what s
   ] as const)
     test(what, async () => {
       await emit({ id: 'a' }, { id: 'b', headers: '{"trace": "1"}' }, poison, { id: 'c' })
-      const halted = haltOf(relay())
-      expect(await halted).toMatchObject({ code, fields: { id: 'poison', type: 'Put', position: expect.any(String) } })
-      expect(await ids()).toEqual(['a', 'b'])
+      const one = relay()
+      await untilPublished(['a', 'b', 'poison', 'c'])
+      expect(one.status().phase).toBe('running')
+      const events = (await published()).flat()
+      expect(events.find(({ id }) => id === 'poison')).toMatchObject({ placeholder: code, type: 'Put', value: null, headers: [] })
+      expect(events.filter(({ placeholder }) => placeholder !== null)).toHaveLength(1)
+      for (const partition of await published())
+        for (const [i, event] of partition.entries()) expect(event.prev).toBe(partition[i - 1]?.position ?? null)
     })
+
+  test('whose key alone is above the queue’s limit no placeholder fits: the relay halts and names it, what stood before it is published', async () => {
+    await emit({ id: 'a' }, { id: 'k'.repeat(20_000) }, { id: 'c' })
+    expect(await haltOf(relay())).toMatchObject({
+      code: 'MILLRACE_EVENT_TOO_LARGE',
+      fields: { type: 'Put', position: expect.any(String) },
+    })
+    expect(await ids()).toEqual(['a'])
+  })
 })
 
 describe('stop ends within its bound', () => {

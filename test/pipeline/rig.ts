@@ -8,6 +8,7 @@ import { toRecord } from '../../src/core/record.ts'
 import type { Sink } from '../../src/core/sink.ts'
 import { type Applier, type ApplierOptions, startApplier } from '../../src/pipeline/applier.ts'
 import type { PartitionStatus } from '../../src/pipeline/lane-follower.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
 import { ORDERS, openSink, silent } from '../connectors/postgres-fixture.ts'
 import { createDatabase, type Database } from '../support/database.ts'
 import { eventually } from '../support/eventually.ts'
@@ -74,7 +75,7 @@ export async function createRig(topics: { partitions?: number; retention?: numbe
         start: 'earliest',
         sources: null,
         log: silent,
-        now: Date.now,
+        clock: systemClock,
         random: Math.random,
         ...options,
       })

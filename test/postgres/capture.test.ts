@@ -198,13 +198,10 @@ describe('a row that cannot become an event is refused with its position and wha
     )
 
   test.each([
-    ['id', null],
     ['aggregate_type', null],
     ['aggregate_type', 'a topic/of its own'],
     ['aggregate_id', null],
     ['aggregate_id', ''],
-    ['type', null],
-    ['type', ''],
   ])('%s is %j', (column, value) => {
     expect(() => decodeAll(begin(0x100n), outboxRelation(), withColumn(column, value))).toThrow(
       expect.objectContaining({
@@ -214,6 +211,26 @@ describe('a row that cannot become an event is refused with its position and wha
         ),
       }),
     )
+  })
+
+  test.each([
+    ['id', null],
+    ['id', ''],
+    ['type', null],
+    ['type', ''],
+  ])('%s is %j: a change with a fault, whose place in its chain is known', (column, value) => {
+    const { changes } = decodeAll(begin(0x100n), outboxRelation(), withColumn(column, value), row('I', 1, good))
+    expect(changes[0]).toMatchObject({
+      aggregateType: changes[1]?.aggregateType,
+      aggregateId: changes[1]?.aggregateId,
+      fault: {
+        code: 'MILLRACE_OUTBOX_ROW_INVALID',
+        message: expect.stringContaining(
+          `00000001-0000000000000100-00000001 cannot become an event: column ${column} of millrace.outbox`,
+        ),
+      },
+    })
+    expect(changes[1]?.fault).toBeNull()
   })
 
   test('a table that lost a column', () => {
@@ -238,6 +255,7 @@ describe('a row that cannot become an event is refused with its position and wha
     const decodePayload = (text: string): Decoded =>
       decodeAll(begin(1n), relation(1, 'millrace', 'outbox', columns), withColumn('payload', text))
     expect(decodePayload('\\x00ff').changes[0]?.payload).toEqual(Buffer.from([0, 255]))
-    for (const text of ['\\x0', '\\xzz', 'abc', '']) expect(() => decodePayload(text)).toThrow(/bytea in its hex form/)
+    for (const text of ['\\x0', '\\xzz', 'abc', ''])
+      expect(decodePayload(text).changes[0]?.fault?.message).toMatch(/bytea in its hex form/)
   })
 })

@@ -45,6 +45,8 @@ export function eventStream({ source = 'shop', epoch = 1, firstCommit = 0x1000n 
         headers,
         committedAt: 1_795_000_000_000 + Number(commit),
         version: '1',
+        orderingKey: null,
+        placeholder: null,
       }
     },
   }
@@ -63,5 +65,5 @@ export function batchOf(events: readonly Event[], offset: bigint): LaneBatch {
     from: (own[0] as Event).prev,
     to: (own.at(-1) as Event).position,
   }))
-  return { moves, offset, events }
+  return { moves, offset, events, parked: [] }
 }

@@ -32,7 +32,16 @@ export interface TcpProxy {
 export type OneDirection = 'to-server' | 'to-client'
 export type Direction = OneDirection | 'both'
 
-export async function startTcpProxy(target: { readonly host?: string; readonly port: number }): Promise<TcpProxy> {
+/**
+ * Looks at one connection's bytes as they arrive, in pieces of any size, and says what becomes of each: it goes on, it is
+ * lost while the connection stays, or it is lost with the connection, which is reset.
+ */
+export type Tap = (direction: OneDirection, bytes: Buffer) => 'pass' | 'lose' | 'cut'
+
+export async function startTcpProxy(
+  target: { readonly host?: string; readonly port: number },
+  options: { /** asked for each new connection */ readonly tap?: () => Tap | null } = {},
+): Promise<TcpProxy> {
   const lanes = { 'to-server': new Lane(), 'to-client': new Lane() }
   const open = new Set<Socket>()
   let refusing = false
@@ -52,8 +61,14 @@ export async function startTcpProxy(target: { readonly host?: string; readonly p
       socket.once('close', () => open.delete(socket))
       open.add(socket)
     }
-    void lanes['to-server'].carry(client, upstream)
-    void lanes['to-client'].carry(upstream, client)
+    const tap = options.tap?.() ?? null
+    const look = (direction: OneDirection) => (bytes: Buffer) => {
+      const verdict = tap?.(direction, bytes) ?? 'pass'
+      if (verdict === 'cut') for (const socket of [client, upstream]) socket.resetAndDestroy()
+      return verdict === 'pass'
+    }
+    void lanes['to-server'].carry(client, upstream, look('to-server'))
+    void lanes['to-client'].carry(upstream, client, look('to-client'))
   })
   await once(server.listen(0, '127.0.0.1'), 'listening')
   const { port } = server.address() as AddressInfo
@@ -128,9 +143,10 @@ class Lane {
   }
 
   /** Reads no further than it writes: a side that is held back feels it, as it would. */
-  async carry(from: Socket, to: Socket): Promise<void> {
+  async carry(from: Socket, to: Socket, passes: (bytes: Buffer) => boolean): Promise<void> {
     try {
       for await (const chunk of from) {
+        if (!passes(chunk)) continue
         let rest: Buffer = chunk
         while (rest.length > 0) {
           if (this.delayMs > 0) await wait(this.delayMs)

@@ -146,7 +146,7 @@ function claimOf(partition: TopicPartition, epoch: bigint, rows: readonly Row[])
 function checkpointOf({ topic, partition }: TopicPartition, rows: readonly Row[]): PartitionCheckpoint {
   const offset = rows.find((row) => row.offset !== null)?.offset ?? null
   const positions = rows.flatMap(({ source, position }) => (position === null ? [] : [[source, position as Position] as const]))
-  return { topic, partition, positions: new Map(positions), offset: offset === null ? null : BigInt(offset) }
+  return { topic, partition, positions: new Map(positions), offset: offset === null ? null : BigInt(offset), parked: new Set() }
 }
 
 export function fenced({ topic, partition }: TopicPartition): MillraceError {

@@ -122,6 +122,7 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
   }
 
   return {
+    parking: null,
     traits: { name: 'postgres', effect: 'exactly-once', checkpoints: true },
 
     check: () => checkSink(pool, settings, `sinks.${name}`, async () => (await compared()).changed),

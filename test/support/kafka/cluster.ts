@@ -19,6 +19,11 @@ export interface KafkaCluster {
 
 export interface KafkaOptions {
   readonly brokers?: 1 | 3
+  /**
+   * puts something between the clients and each node: given the port that the node listens on, resolves with the address
+   * that clients are told to dial. Only for bare JVMs
+   */
+  readonly front?: (port: number) => Promise<string>
   /** laid over our server.properties */
   readonly properties?: Readonly<Record<string, string>>
   /** flags of each node's JVM; default: a small one that starts fast */

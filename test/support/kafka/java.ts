@@ -15,7 +15,7 @@ import { kafkaJars } from './jars.ts'
 export async function startJavaKafka(options: KafkaOptions = {}): Promise<KafkaCluster> {
   const jars = await kafkaJars()
   const home = await mkdtemp(join(tmpdir(), 'millrace-kafka-'))
-  const addresses = await Promise.all(Array.from({ length: options.brokers ?? 1 }, loopback))
+  const addresses = await Promise.all(Array.from({ length: options.brokers ?? 1 }, () => loopback(options.front)))
   const nodes = addresses.map((_, index) => new Node(jars, join(home, `node-${index + 1}.properties`), options.jvm ?? FLAGS))
   const node = (number = 1): Node => {
     const found = nodes[number - 1]
@@ -47,11 +47,11 @@ export async function startJavaKafka(options: KafkaOptions = {}): Promise<KafkaC
   return cluster
 }
 
-async function loopback(): Promise<NodeAddresses> {
+async function loopback(front: KafkaOptions['front']): Promise<NodeAddresses> {
   const ports = await Promise.all([steadyPort(), steadyPort(), steadyPort()])
   const [client, peer, quorum] = ports.map((port) => `127.0.0.1:${port}`) as [string, string, string]
-  const where = { client, peer, quorum }
-  return { listen: where, dial: where }
+  const listen = { client, peer, quorum }
+  return { listen, dial: front ? { ...listen, client: await front(ports[0]) } : listen }
 }
 
 /** Does not outlive us: when our end of its standard input closes, however we end, the shell kills the JVM. */

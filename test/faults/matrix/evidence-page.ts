@@ -1,0 +1,7 @@
+import { cpus, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { answerOf } from '../../support/program.ts'
+import { kafkaJars } from '../../support/kafka/jars.ts'
+import { readdir } from 'node:fs/promises'
+import { POSTGRES_15 } from '../../support/machine.ts'
+import type { Outcome } from './run-rows.ts'
