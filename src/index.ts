@@ -4,6 +4,17 @@ export type { Log } from './core/connector.ts'
 export { CODES, type ErrorCode, type ErrorDetail, MillraceError } from './core/errors.ts'
 export type { Finding } from './core/finding.ts'
 export { isPosition, type Lsn, type Position, parsePosition } from './core/position.ts'
+export type {
+  Audit,
+  AuditRecord,
+  KeyPlace,
+  ParkedEvent,
+  ParkedKey,
+  ParkedTotals,
+  ParkReason,
+  Redriven,
+  StoredParkedEvent,
+} from './core/sink.ts'
 export type { TlsOptions } from './core/tls.ts'
 export {
   type Duration,
@@ -21,9 +32,21 @@ export {
 } from './runtime/config.ts'
 export { type ConfigFile, readConfigFile } from './runtime/config-file.ts'
 export { configJsonSchema } from './runtime/config-json-schema.ts'
+export type { DrainOptions, DrainReport } from './runtime/drain.ts'
+export type { InitOptions } from './runtime/init.ts'
+export type { By, ParkedKeyEvents, ParkedKeys, ParkedList, RedrivenKey } from './runtime/parked.ts'
 export { createPipeline, type Pipeline, type PipelineOptions } from './runtime/pipeline.ts'
+export type { ResumeOptions, ResumeReport } from './runtime/resume.ts'
 export type { Roles, Running } from './runtime/run.ts'
-export type { ErrorReport, PartitionReport, RelayReport, SinkReport, SlotReport, StatusReport } from './runtime/status.ts'
+export type {
+  ErrorReport,
+  ParkedReport,
+  PartitionReport,
+  RelayReport,
+  SinkReport,
+  SlotReport,
+  StatusReport,
+} from './runtime/status.ts'
 export type { TeardownParts } from './runtime/teardown.ts'
 export { type AdminServer, startAdmin } from './server/admin.ts'
 export { adminSurface } from './server/surface.ts'

@@ -147,6 +147,7 @@ class KafkaQueue implements Queue {
     const options: LinkOptions = {
       clientId: clientId ?? this.#settings.clientId ?? `millrace-${this.#deps.pipeline}`,
       tls: secured(tls, brokers) ? tlsFor('', tls) : false,
+      clearAnywhere: tls?.mode === 'disable' && sasl?.mechanism !== 'plain',
       sasl,
       requestTimeout,
       log: this.#deps.log,

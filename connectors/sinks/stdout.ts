@@ -65,7 +65,10 @@ export function openLineSink(destination: Writable): Sink {
     return {
       checkpoint: held.checkpoint,
       async apply({ moves, offset, events }) {
-        const positions = new Map(mine().positions)
+        const checkpoint = mine()
+        if (checkpoint.offset !== null && offset < checkpoint.offset)
+          throw new MillraceError('MILLRACE_SINK_FENCED', `${key} stands at offset ${checkpoint.offset}, not before ${offset}`)
+        const positions = new Map(checkpoint.positions)
         for (const { source, from, to } of moves) {
           if ((positions.get(source) ?? null) !== from)
             throw new MillraceError(

@@ -1,5 +1,5 @@
 import { codeOf } from '../core/errors.ts'
-import { policyFor } from '../core/policy.ts'
+import { isRetried, policyFor } from '../core/policy.ts'
 
 /** What a process tells with its end. Scripts and supervisors depend on the numbers. */
 export const EXIT = {
@@ -23,12 +23,13 @@ export function exitCodeFor(error: unknown): ExitCode {
   switch (code) {
     case 'MILLRACE_USAGE':
     case 'MILLRACE_CONFIG_INVALID':
+    case 'MILLRACE_NOT_PARKED':
       return EXIT.usage
     case 'MILLRACE_DRAIN_TIMEOUT':
       return EXIT.drainTimeout
     case 'MILLRACE_INTERNAL':
       return EXIT.unexpected
     default:
-      return policyFor(error) === 'halt' ? EXIT.halted : EXIT.unexpected
+      return isRetried(policyFor(error)) ? EXIT.unexpected : EXIT.halted
   }
 }

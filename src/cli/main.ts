@@ -1,13 +1,25 @@
 #!/usr/bin/env node
 import { CommanderError } from 'commander'
 import { codeOf, MillraceError } from '../core/errors.ts'
+import { describeError } from '../runtime/log.ts'
 import { Secrets } from '../runtime/secrets.ts'
 import { EXIT, type ExitCode, exitCodeFor } from './exit-code.ts'
 import { createProgram } from './program.ts'
 
+const secrets = new Secrets()
+// what a config is made of may stand in messages before the config is known
+for (const [name, value] of Object.entries(process.env))
+  if (value !== undefined && !/_(FILE|PATH|DIR)$/i.test(name)) secrets.learn(name, value)
+
+// what nobody caught would be printed by Node with all that hangs on it
+for (const event of ['uncaughtException', 'unhandledRejection'] as const)
+  process.on(event, (error: unknown) => {
+    process.stderr.write(secrets.scrub(explain(error)))
+    process.exit(EXIT.unexpected)
+  })
+
 /** The only place that ends the process. */
 async function main(): Promise<ExitCode> {
-  const secrets = new Secrets()
   let code: ExitCode = EXIT.done
   const program = createProgram({
     secrets,
@@ -29,8 +41,10 @@ async function main(): Promise<ExitCode> {
 
 function explain(error: unknown): string {
   if (!(error instanceof MillraceError)) {
-    const stack = error instanceof Error ? (error.stack ?? error.message) : String(error)
-    return `error: ${stack}\n`
+    // the stack begins with the message, which may quote a row
+    const frames = error instanceof Error ? (error.stack ?? '').split('\n').filter((line) => /^ {4}at /.test(line)) : []
+    const { message } = describeError(error) as { message: string }
+    return [`error: ${message}`, ...frames, '  (MILLRACE_INTERNAL)', ''].join('\n')
   }
   const remedy = error.remedy === undefined ? '' : `  ${error.remedy}\n`
   return `error: ${error.message}\n${remedy}  (${codeOf(error)})\n`

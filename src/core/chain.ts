@@ -12,13 +12,15 @@ export interface Chain {
    * a forward jump founds it anew. Null: every jump is a gap.
    */
   readonly foundingUntil: bigint | null
+  /** the log is read from its very first record: a chain can only begin there with an event that follows none */
+  readonly whole: boolean
 }
 
 /** `stale` was applied before, `next` follows, `founding` begins the chain (or begins it anew), `gap` means loss. */
 export type Link = 'stale' | 'next' | 'founding' | 'gap'
 
 export function linkOf(chain: Chain, event: Event, offset: bigint): Link {
-  if (chain.at === null) return 'founding'
+  if (chain.at === null) return chain.whole && event.prev !== null ? 'gap' : 'founding'
   if (event.position <= chain.at) return 'stale'
   if (event.prev === chain.at) return 'next'
   return chain.foundingUntil !== null && offset < chain.foundingUntil ? 'founding' : 'gap'
@@ -27,7 +29,7 @@ export function linkOf(chain: Chain, event: Event, offset: bigint): Link {
 export function gapError(partition: TopicPartition, chain: Chain, event: Event, offset: bigint): MillraceError {
   return new MillraceError(
     'MILLRACE_GAP',
-    `${partition.topic}/${partition.partition} has a gap at offset ${offset}: the event ${event.position} follows ${event.prev ?? 'nothing'}, but the sink stands at ${chain.at}`,
+    `${partition.topic}/${partition.partition} has a gap at offset ${offset}: the event ${event.position} follows ${event.prev ?? 'nothing'}, but ${chain.at === null ? 'the log begins here' : `the sink stands at ${chain.at}`}`,
     {
       remedy:
         event.prev === null

@@ -63,6 +63,11 @@ export const RULES: Readonly<Record<ErrorCode, Rule>> = {
     'The database is another one than the stream was read from, or continues it from before what was relayed: restored, replaced, or failed over to a standby that lagged.',
     '`millrace resume` explains what lies between and offers the ways on. Nothing that was relayed is touched.',
   ),
+  MILLRACE_SOURCE_STANDBY: rule(
+    'retry',
+    'The url leads to a standby: a server that follows another one and may be promoted.',
+    'Nothing, if it is promoted or the url follows the primary; else give the url of the primary.',
+  ),
   MILLRACE_SCHEMA_OUTDATED: rule('halt', 'The outbox is missing or of an older version.', '`millrace init`.'),
   MILLRACE_PUBLICATION_MISSING: rule(
     'halt',
@@ -115,6 +120,11 @@ export const RULES: Readonly<Record<ErrorCode, Rule>> = {
     'halt',
     'A setting changed that moves positions or partitions of a stream under way.',
     'Set it back, or drain the stream with the old setting first: `millrace drain`.',
+  ),
+  MILLRACE_NOT_DRAINED: rule(
+    'halt',
+    'The stream is to go on upon another server, and something may not have been relayed before: it was not drained, or services wrote after the drain, or the database was copied too early.',
+    'Drain the old server (`millrace drain`) and copy it again; or publish what is missing: `millrace resume --refill`.',
   ),
 
   MILLRACE_QUEUE_UNREACHABLE: rule(

@@ -22,6 +22,9 @@ export const HEADER = {
 
 export const FORMAT = '1'
 
+/** sinks make a time of it; the bound is that of Date */
+const isTime = (text: string): boolean => /^-?\d{1,16}$/.test(text) && Math.abs(Number(text)) <= 8.64e15
+
 const OWN = new Set<string>(Object.values(HEADER))
 
 /** whether a header name is ours: refused at emit, never passed as a user's */
@@ -121,12 +124,19 @@ export function fromRecord(record: StoredRecord): Event | null {
       remedy: 'upgrade appliers before relays',
       fields: { offset: String(record.offset) },
     })
-  if (!isPosition(position) || (prev !== null && !isPosition(prev)) || source === '' || record.key === null)
+  if (
+    !isPosition(position) ||
+    (prev !== null && !isPosition(prev)) ||
+    source === '' ||
+    record.key === null ||
+    !isTime(committedAt)
+  )
     throw new MillraceError(
       'MILLRACE_RECORD_INVALID',
-      'a record of format 1 lacks its source, key or position, or one is malformed',
+      'a record of format 1 lacks its source, key, position or commit time, or one is malformed',
       {
-        fields: { offset: String(record.offset), source, position },
+        // they may be anything, of any length
+        fields: { offset: String(record.offset), source: source.slice(0, 64), position: position.slice(0, 64) },
       },
     )
   return {

@@ -1,6 +1,10 @@
+import { type Epoch, lastEpoch } from './epoch.ts'
 import { MillraceError } from './errors.ts'
-import { formatLsn, isPosition, type Lsn, type Position, parseLsn } from './position.ts'
+import { explainGap, refuseForeign } from './failover.ts'
+import { formatLsn, type Lsn, type Position } from './position.ts'
 import type { SourceIdentity } from './source.ts'
+import { decodeState } from './state-text.ts'
+import { LOST_END } from './tail.ts'
 
 /**
  * The relay's durable state (PROTOCOL 2.2). The record in the queue is the truth and precedes every confirm; a copy in
@@ -12,16 +16,19 @@ export interface RelayState {
   /** grows by one with each relay session; the record of the latest session counts, so a zombie's late write cannot win */
   readonly session: number
   readonly source: string
-  readonly systemId: string
-  readonly timeline: number
   readonly slot: string
   readonly publication: string
-  readonly epoch: number
+  /** never empty; the last one is that of the server's timeline */
+  readonly epochs: readonly Epoch[]
   /** never below what Postgres was told: confirmed <= intent */
   readonly intent: Lsn
   /** of everything that moves positions or partitions: outbox mapping, topic template, partitioner */
   readonly fingerprint: string
   readonly topics: ReadonlyMap<string, readonly Tail[]>
+  /** the latest {@link MAX_GAPS}, oldest first: what people decided about changes that no slot could send any more */
+  readonly gaps: readonly Gap[]
+  /** all that was committed below this LSN is published and applied; null as soon as a session begins */
+  readonly drained: { readonly lsn: Lsn; readonly at: number } | null
 }
 
 /** The last record of ours that a partition is known to hold. The number of tails pins the topic's partition count. */
@@ -32,58 +39,19 @@ export interface Tail {
   readonly offset: bigint
 }
 
-const FORMAT = 1
-
-export function encodeState(state: RelayState): string {
-  return JSON.stringify({
-    format: FORMAT,
-    streamId: state.streamId,
-    session: state.session,
-    source: state.source,
-    systemId: state.systemId,
-    timeline: state.timeline,
-    slot: state.slot,
-    publication: state.publication,
-    epoch: state.epoch,
-    intent: formatLsn(state.intent),
-    fingerprint: state.fingerprint,
-    topics: Object.fromEntries(
-      [...state.topics].map(([topic, tails]) => [topic, tails.map((tail) => [tail.position, String(tail.offset)])]),
-    ),
-  })
+/** What lay between the end of one slot and the start of the next, and what was done about it. */
+export interface Gap {
+  /** when it was decided, ms since the Unix epoch */
+  readonly at: number
+  /** the one that begins after it */
+  readonly epoch: number
+  readonly from: Lsn
+  readonly to: Lsn
+  /** null: accepted as it is; pending: begun, and no session may begin before it is finished */
+  readonly refill: 'pending' | { readonly published: number; readonly ambiguous: number } | null
 }
 
-/** @throws MILLRACE_STATE_CONFLICT for a text that is not a state this version reads */
-export function decodeState(text: string): RelayState {
-  try {
-    const json = JSON.parse(text) as Record<string, unknown>
-    if (json.format !== FORMAT) throw new RangeError(`format ${String(json.format)}, expected ${FORMAT}`)
-    const topics = Object.entries(json.topics as Record<string, readonly (readonly [string | null, string])[]>)
-    return {
-      streamId: json.streamId as string,
-      session: json.session as number,
-      source: json.source as string,
-      systemId: json.systemId as string,
-      timeline: json.timeline as number,
-      slot: json.slot as string,
-      publication: json.publication as string,
-      epoch: json.epoch as number,
-      intent: parseLsn(json.intent as string),
-      fingerprint: json.fingerprint as string,
-      topics: new Map(
-        topics.map(([topic, tails]) => [
-          topic,
-          tails.map(([position, offset]) => {
-            if (position !== null && !isPosition(position)) throw new RangeError(`${position} is not a position`)
-            return { position, offset: BigInt(offset) }
-          }),
-        ]),
-      ),
-    }
-  } catch (cause) {
-    throw new MillraceError('MILLRACE_STATE_CONFLICT', `a relay state record cannot be read: ${String(cause)}`, { cause })
-  }
-}
+export const MAX_GAPS = 50
 
 /**
  * The key of a session's record in the queue's state store: sorts by session. A session whose first write has an unknown
@@ -100,16 +68,47 @@ export const statePrefix = (source: string): string => `${source}/`
 /** The latest session's record, of those under the source's prefix; null when there is none. */
 export function latestState(records: ReadonlyMap<string, string>): RelayState | null {
   let latest: RelayState | null = null
-  for (const text of records.values()) {
-    const state = decodeState(text)
+  const states = [...records.values()].map(decodeState)
+  for (const state of states) {
     if (latest === null || state.session > latest.session || (state.session === latest.session && isFurther(state, latest)))
       latest = state
   }
-  return latest
+  return latest === null || latest.drained !== null ? latest : furthest(latest, states)
 }
 
-/** Of two sessions of one number only one got beyond its first write: it covers all that the other does. */
+/**
+ * The latest session may have begun upon what it had read before it was replaced, and not know it yet: the owner of the
+ * slot has then recorded, and confirmed, more. Whatever any of them recorded is durable, so the furthest counts.
+ */
+function furthest(latest: RelayState, states: readonly RelayState[]): RelayState {
+  let { intent } = latest
+  const topics = new Map(latest.topics)
+  for (const state of states) {
+    // a drained stream went on with what it was given then, perhaps without a topic
+    if (state.drained !== null || lastEpoch(state.epochs).epoch !== lastEpoch(latest.epochs).epoch) continue
+    if (state.intent > intent) intent = state.intent
+    for (const [topic, tails] of state.topics) {
+      const known = topics.get(topic)
+      if (known === undefined || known.length === tails.length)
+        topics.set(topic, known?.map((tail, i) => further(tail, tails[i] as Tail)) ?? tails)
+    }
+  }
+  return { ...latest, intent, topics }
+}
+
+/** by position: a late duplicate run stands at the higher offset */
+function further(a: Tail, b: Tail): Tail {
+  if (a.position === b.position) return a.offset >= b.offset ? a : b
+  return b.position !== null && (a.position === null || b.position > a.position) ? b : a
+}
+
+/**
+ * Of two sessions of one number only one got beyond its first write: it covers all that the other does. Unless each had
+ * a server of its own, the one that was replaced and the promoted one: then the further epoch counts.
+ */
 function isFurther(a: RelayState, b: RelayState): boolean {
+  const epochs = lastEpoch(a.epochs).epoch - lastEpoch(b.epochs).epoch
+  if (epochs !== 0) return epochs > 0
   if (a.intent !== b.intent) return a.intent > b.intent
   return reach(a) > reach(b)
 }
@@ -123,7 +122,7 @@ function reach({ topics }: RelayState): bigint {
 
 /**
  * The state that a new session goes on from, or the reason why no session may begin: each halt is a schedule that
- * would otherwise lose events without a word.
+ * would otherwise lose events without a word. What depends on the tails comes after them: `followServer`.
  */
 export function resumeState(found: {
   readonly source: string
@@ -133,16 +132,16 @@ export function resumeState(found: {
   readonly fingerprint: string
 }): RelayState {
   const { source, queue, copy, identity, fingerprint } = found
-  const init = `millrace init`
+  const init = 'run: millrace init'
   if (queue === null && copy === null)
     throw new MillraceError('MILLRACE_STATE_MISSING', `neither the queue nor the database knows the stream ${source}`, {
-      remedy: `run: ${init}`,
+      remedy: init,
     })
   if (queue === null)
     throw new MillraceError(
       'MILLRACE_STATE_MISSING',
       `the queue has lost the relay's state of ${source}, which the database remembers up to session ${copy?.session} and ${formatLsn(copy?.intent ?? 0n)}`,
-      { remedy: `check that the queue is the right one; if nothing was ever relayed, run: ${init}` },
+      { remedy: `check that the queue is the right one; if nothing was ever relayed, ${init}` },
     )
   if (copy === null)
     throw new MillraceError(
@@ -160,37 +159,36 @@ export function resumeState(found: {
     throw new MillraceError(
       'MILLRACE_QUEUE_LOST_END',
       `the queue's relay state ends at session ${queue.session}, ${formatLsn(queue.intent)}, but its copy in the database is at session ${copy.session}, ${formatLsn(copy.intent)}: the queue lost what it had acknowledged`,
+      { remedy: LOST_END },
     )
-  if (queue.systemId !== identity.systemId || queue.timeline !== identity.timeline)
+  if (queue.gaps.at(-1)?.refill === 'pending')
     throw new MillraceError(
-      'MILLRACE_SOURCE_CHANGED',
-      `the database is system ${identity.systemId} on timeline ${identity.timeline}, the stream was read from system ${queue.systemId} on timeline ${queue.timeline}`,
-      { remedy: 'if the database was restored or failed over, positions need a new epoch: do not go on without one' },
+      'MILLRACE_STATE_CONFLICT',
+      `a refill of ${source} was begun and not finished: its events stand before all that follows`,
+      { remedy: 'finish it: millrace resume --refill' },
     )
+  refuseForeign(queue, identity)
   if (queue.slot !== identity.slot)
     throw new MillraceError('MILLRACE_SLOT_MOVED', `the stream was read from slot ${queue.slot}, now from ${identity.slot}`, {
       remedy: `set source.slot back to ${queue.slot}`,
     })
   if (queue.publication !== identity.publication)
-    throw new MillraceError(
-      'MILLRACE_PUBLICATION_MISSING',
-      'the publication was made again, or the outbox table joined it again, since the stream began: Postgres skips what was written in between',
-      {
-        remedy:
-          'compare the outbox with the queue from then on; to begin a new stream: millrace teardown --slot --publication --schema',
-      },
+    throw explainGap(
+      new MillraceError(
+        'MILLRACE_PUBLICATION_MISSING',
+        'the publication was altered or made again since the stream was last relayed: Postgres skips, without a word, what it did not publish in between',
+      ),
+      queue,
+      identity.walEnd,
     )
-  if (identity.confirmed > queue.intent)
-    throw new MillraceError(
-      'MILLRACE_SLOT_MOVED',
-      `slot ${identity.slot} is confirmed up to ${formatLsn(identity.confirmed)}, but the relay never confirmed beyond ${formatLsn(queue.intent)}: what lies between was never relayed`,
-      { remedy: 'the slot was recreated or advanced by somebody else; the rows are still in the outbox if within its retention' },
-    )
-  if (queue.fingerprint !== fingerprint)
+  if (queue.fingerprint !== fingerprint && queue.drained === null)
     throw new MillraceError(
       'MILLRACE_FINGERPRINT_CHANGED',
       'the outbox mapping, the topic template or the partitioner changed, which moves positions or partitions of a stream under way',
-      { remedy: 'set them back; a change is accepted only when the stream is drained' },
+      {
+        remedy:
+          'nothing was relayed with the new settings, and nothing is lost: set them back, or run millrace drain with the old ones, then go on with the new ones',
+      },
     )
   return queue
 }

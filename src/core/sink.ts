@@ -52,7 +52,8 @@ export interface Lane {
   readonly checkpoint: PartitionCheckpoint
   /**
    * Applies the events and moves the checkpoint, all or nothing; resolves only when durable.
-   * @throws MILLRACE_SINK_FENCED when another owner has the partition or a source does not stand at its `from`: nothing was done
+   * @throws MILLRACE_SINK_FENCED when another owner has the partition, a source does not stand at its `from`, or the offset
+   *   would go back (a late request of the same owner, after a `reread`): nothing was done
    * @throws a permanent code (see policy) with `fields.position` and `fields.source` of the event that cannot be applied: nothing was done
    * @throws MILLRACE_PARKED_CHANGED when a key was parked no more, or was parked, since the checkpoint was read (somebody
    *   redrove it): nothing was done; `reread` tells the keys
@@ -99,27 +100,39 @@ export interface ParkReason {
  * owner applies, and leaves an audit record in the same transaction.
  */
 export interface Parking {
+  totals(): Promise<ParkedTotals>
   /** by the time the first event was parked, at most `limit` */
   keys(limit: number): Promise<readonly ParkedKey[]>
   /** the events of one key in order, at most `limit`: what identifies them, and the payload's bytes */
-  events(order: string, limit: number): Promise<readonly (ParkedEvent & { readonly parkedAt: Date })[]>
+  events(key: KeyPlace, limit: number): Promise<readonly StoredParkedEvent[]>
   /**
    * Applies the key's events in order, as far as it goes; a key without events is parked no more.
    * @throws MILLRACE_NOT_PARKED
    */
-  redrive(order: string, by: Audit): Promise<Redriven>
+  redrive(key: KeyPlace, by: Audit): Promise<Redriven>
   /**
    * Gives up the first event of the key, which must stand at the position, and redrives the rest.
    * @throws MILLRACE_NOT_PARKED when the key is not parked or its first event is another
    */
-  skip(order: string, position: Position, by: Audit): Promise<Redriven>
+  skip(key: KeyPlace, position: Position, by: Audit): Promise<Redriven>
   /** what was done, latest first */
   audit(limit: number): Promise<readonly AuditRecord[]>
 }
 
-export interface ParkedKey extends TopicPartition {
+/** What names a parked key: two topics may use the same ordering key, and each waits for itself. */
+export interface KeyPlace extends TopicPartition {
   /** as `orderOf` writes it */
   readonly order: string
+}
+
+export interface ParkedTotals {
+  readonly keys: number
+  readonly events: number
+  /** of keys, payloads and headers */
+  readonly bytes: number
+}
+
+export interface ParkedKey extends KeyPlace {
   /** the first event: what all others wait for */
   readonly position: Position
   readonly reason: ParkReason
@@ -128,16 +141,19 @@ export interface ParkedKey extends TopicPartition {
   readonly since: Date
 }
 
+export interface StoredParkedEvent extends ParkedEvent {
+  readonly parkedAt: Date
+}
+
 export interface Audit {
   /** who asked for it */
   readonly actor: string
   readonly note: string | null
 }
 
-export interface AuditRecord extends Audit {
+export interface AuditRecord extends Audit, KeyPlace {
   readonly at: Date
   readonly action: 'redrive' | 'skip'
-  readonly order: string
   /** what was given up */
   readonly skipped: Position | null
   readonly applied: number

@@ -27,7 +27,7 @@ export interface StateCopy {
 /** What the source says of itself when a session begins; the relay's state must agree with it. */
 export interface SourceIdentity extends ServerIdentity {
   readonly slot: string
-  /** changes when what the slot publishes was made anew: rows written in between would be skipped without an error */
+  /** changes when what the slot publishes was altered or made anew: rows written in between would be skipped without an error */
   readonly publication: string
   readonly confirmed: Lsn
 }
@@ -43,6 +43,13 @@ export interface SourceSession {
    * @throws when the stream breaks; the session is over then
    */
   next(limit: { readonly maxChanges: number; readonly maxBytes: number }): Promise<ChangeBatch | null>
+  /**
+   * Resolves when what the slot publishes is still what it was when the session began. To be asked before more is
+   * confirmed: Postgres skips without a word what an altered publication leaves out, and what is confirmed cannot be
+   * asked for again.
+   * @throws when it is not, or cannot be told; the session should end then, and the next one refuses to begin
+   */
+  intact(): Promise<void>
   /** From now on the status messages say this LSN. Only what a durable state covers may be said. */
   confirm(lsn: Lsn): void
   /** the server asked for a reply that it will not get before the next confirm (it may be shutting down): confirm soon */

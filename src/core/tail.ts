@@ -80,11 +80,14 @@ export function acknowledged(
   return { position: last, offset: baseOffset + BigInt(count) - 1n }
 }
 
+/** What is safe, and the ways on, when the queue lost what it had acknowledged. */
+export const LOST_END =
+  'nothing was bridged: what is not confirmed waits in the slot, and the sinks keep what they applied. Look for a topic that was restored, truncated or made again, and put it back as it was; if it is gone for good, begin a new stream: millrace teardown --slot --publication --schema, then millrace init'
+
 function lostEnd(partition: TopicPartition, recorded: Tail, what: string): MillraceError {
   const { topic } = partition
   return new MillraceError('MILLRACE_QUEUE_LOST_END', `the queue lost events of ${topic}/${partition.partition}: ${what}`, {
-    remedy:
-      'the relay stops before it would bridge the gap; every event up to the recorded position was published once, so look for a restored, truncated or re-created topic',
+    remedy: LOST_END,
     fields: {
       topic,
       partition: partition.partition,

@@ -68,18 +68,28 @@ export function postgresConnection(options: {
 }): PostgresConnection {
   const invalid = (message: string): MillraceError => new MillraceError('MILLRACE_CONFIG_INVALID', message)
   let url: URL
+  let parts: Readonly<Record<'hostname' | 'username' | 'password' | 'pathname', string>>
   try {
     // a socket folder in the authority's place has no host, which URL refuses for nothing but special schemes
     url = new URL(options.url)
+    const { hostname, username, password, pathname } = url
+    parts = {
+      hostname: decodeURIComponent(hostname),
+      username: decodeURIComponent(username),
+      password: decodeURIComponent(password),
+      pathname: decodeURIComponent(pathname),
+    }
   } catch {
-    throw invalid('the url is not a Postgres URL: expected postgres://user:password@host:port/database')
+    throw invalid(
+      'the url is not a Postgres URL: expected postgres://user:password@host:port/database, each part percent-encoded',
+    )
   }
   if (url.protocol !== 'postgres:' && url.protocol !== 'postgresql:')
     throw invalid(`the url begins with ${url.protocol}//, expected postgres://`)
   for (const name of url.searchParams.keys())
     if (name !== 'host' && name !== 'port' && name !== 'sslmode')
       throw invalid(`the url has the parameter ${name}, which is not understood: expected host, port or sslmode`)
-  const host = url.searchParams.get('host') ?? decodeURIComponent(url.hostname || 'localhost')
+  const host = url.searchParams.get('host') ?? (parts.hostname || 'localhost')
   const sslmode = url.searchParams.get('sslmode')
   let tls = options.tls
   if (sslmode !== null) {
@@ -92,13 +102,16 @@ export function postgresConnection(options: {
       throw invalid(`the url says sslmode=${sslmode}, tls.mode says ${tls.mode ?? 'verify-full'}: say one of them`)
     tls = { ...tls, mode: mode as TlsOptions['mode'] }
   }
-  const user = decodeURIComponent(url.username) || 'postgres'
+  const user = parts.username || 'postgres'
+  const port = Number(url.searchParams.get('port') ?? (url.port || '5432'))
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) throw invalid('the url has a port that is none: expected 1 to 65535')
+  for (const text of [host, user, parts.pathname]) if (text.includes('\0')) throw invalid('the url holds a null character')
   return {
     host: host.replace(/^\[(.*)\]$/, '$1'),
-    port: Number(url.searchParams.get('port') ?? (url.port || '5432')),
+    port,
     user,
-    database: decodeURIComponent(url.pathname.slice(1)) || user,
-    password: options.password ?? (url.password === '' ? undefined : decodeURIComponent(url.password)),
+    database: parts.pathname.slice(1) || user,
+    password: options.password ?? (parts.password === '' ? undefined : parts.password),
     ssl: tlsFor(host, tls),
   }
 }

@@ -1,10 +1,11 @@
 import { backoff } from '../core/backoff.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
-import { codeOf } from '../core/errors.ts'
+import { codeOf, MillraceError } from '../core/errors.ts'
 import { isRetried, policyFor } from '../core/policy.ts'
-import type { Consumer, Queue } from '../core/queue.ts'
-import type { Sink } from '../core/sink.ts'
+import type { Consumer, Queue, TopicPartition } from '../core/queue.ts'
+import type { PartitionCheckpoint, Sink } from '../core/sink.ts'
+import { insisted } from './doubt.ts'
 import { type ConflictMark, followLane, type LaneFollower, type PartitionStatus } from './lane-follower.ts'
 
 /**
@@ -61,13 +62,46 @@ export function startApplier(options: ApplierOptions): Applier {
   let phase: ApplierStatus['phase'] = 'starting'
   let error: Error | null = null
   let topics: readonly string[] = []
+  let gone: readonly PartitionStatus[] = []
   let runningSince: number | null = null
 
   const wanted = async (): Promise<readonly string[]> => [...(await queue.topics(options.topics)).keys()].sort()
 
+  /**
+   * Partitions that the sink has a checkpoint in and whose topic is no longer there: halted, as lanes that found their
+   * log shorter than their offset are. The other topics flow on.
+   */
+  async function goneTopics(): Promise<readonly PartitionStatus[]> {
+    const follows = (topic: string): boolean =>
+      options.topics.some((name) => (name.endsWith('*') ? topic.startsWith(name.slice(0, -1)) : topic === name))
+    const stands = (await sink.checkpoints()).filter(({ topic, offset }) => offset !== null && follows(topic))
+    const missing = (): readonly PartitionCheckpoint[] => stands.filter(({ topic }) => !topics.includes(topic))
+    const known = ({ topic, partition }: TopicPartition): PartitionStatus | undefined =>
+      gone.find((one) => one.topic === topic && one.partition === partition)
+    await insisted(
+      async () => {
+        topics = await wanted()
+        const found = missing().find((checkpoint) => known(checkpoint) === undefined)
+        if (found !== undefined) throw goneError(found)
+      },
+      clock,
+      stopping.signal,
+    ).catch((caught: unknown) => {
+      if (codeOf(caught) !== 'MILLRACE_QUEUE_OFFSET_GONE') throw caught
+    })
+    return missing().map((checkpoint) => known(checkpoint) ?? goneFrom(checkpoint))
+  }
+
+  function goneFrom(checkpoint: PartitionCheckpoint): PartitionStatus {
+    const lost = goneError(checkpoint)
+    log.error({ err: lost, code: lost.code, ...lost.fields }, 'the partition is halted')
+    return haltedPartition(checkpoint, lost)
+  }
+
   /** One membership of the group: until we stop, it breaks, topics appear, or a fenced lane needs a new assignment. */
   async function membership(): Promise<void> {
     topics = await wanted()
+    gone = await goneTopics()
     if (topics.length === 0) {
       phase = 'running'
       error = null
@@ -191,11 +225,28 @@ export function startApplier(options: ApplierOptions): Applier {
   const done = run()
   done.catch(() => {})
   return {
-    status: () => ({ phase, error, topics, partitions: [...lanes.values()].map((lane) => lane.status()) }),
+    status: () => ({ phase, error, topics, partitions: [...gone, ...[...lanes.values()].map((lane) => lane.status())] }),
     done,
     async stop() {
       stopping.abort()
       await done.catch(() => {})
     },
   }
+}
+
+function goneError({ topic, partition, offset }: PartitionCheckpoint): MillraceError {
+  return new MillraceError(
+    'MILLRACE_QUEUE_OFFSET_GONE',
+    `the topic ${topic} is gone, and the sink stands at offset ${offset} of its partition ${partition}`,
+    {
+      remedy:
+        'what the sink had not applied of it is lost with it: restore the topic, or find out who deleted it; the replica keeps what was applied',
+      fields: { topic, partition, offset: String(offset) },
+    },
+  )
+}
+
+function haltedPartition({ topic, partition, positions, offset, parked }: PartitionCheckpoint, error: Error): PartitionStatus {
+  const nothing = { end: null, lagMs: 0, applied: 0, parked: 0, passedOver: 0, foundedAt: null }
+  return { topic, partition, phase: 'halted', error, positions, offset, parkedKeys: parked.size, ...nothing }
 }

@@ -1,10 +1,10 @@
+import { nextEpoch } from '../core/epoch.ts'
 import { MillraceError } from '../core/errors.ts'
 import { formatLsn } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
-import { decodeState, encodeState, latestState, type RelayState, stateKey, statePrefix } from '../core/relay-state.ts'
+import { latestState, type RelayState, stateKey, statePrefix } from '../core/relay-state.ts'
 import type { SourceIdentity, StateCopy } from '../core/source.ts'
-
-const FIRST_EPOCH = 1
+import { decodeState, encodeState } from '../core/state-text.ts'
 
 /**
  * Founds the stream on both sides: the source's copy first, then the queue's record, so that a crash in between is
@@ -17,11 +17,12 @@ const FIRST_EPOCH = 1
 export async function initRelayState(options: {
   readonly source: { readonly name: string; readonly stateCopy: StateCopy }
   readonly queue: Queue
-  readonly identity: SourceIdentity
+  /** asked only when the stream is founded */
+  readonly identify: () => Promise<SourceIdentity>
   readonly fingerprint: string
   readonly newStreamId: () => string
 }): Promise<RelayState> {
-  const { source, queue, identity, fingerprint } = options
+  const { source, queue, fingerprint } = options
   const records = await queue.state.read(statePrefix(source.name))
   const queued = latestState(records)
   const copyText = await source.stateCopy.read()
@@ -33,9 +34,9 @@ export async function initRelayState(options: {
       `the queue holds the stream ${queued.streamId} and the database ${copied.streamId} under the name ${source.name}`,
       { remedy: 'choose another name, or check source.url and the queue' },
     )
-  const begun = [queued, copied].find((state) => state !== null && state.session > 0)
-  if (begun !== undefined && begun !== null) {
-    if (queued !== null && copied !== null) return queued
+  if (queued !== null && copied !== null) return queued
+  const begun = queued ?? copied
+  if (begun !== null && begun.session > 0)
     throw new MillraceError(
       'MILLRACE_STATE_MISSING',
       `the ${queued === null ? 'queue' : 'database'} does not know the stream ${begun.streamId}, which has relayed up to ${formatLsn(begun.intent)}`,
@@ -44,19 +45,19 @@ export async function initRelayState(options: {
           'check that both sides are the right ones and neither was restored or emptied; to begin a new stream instead, run: millrace teardown --slot --publication --schema',
       },
     )
-  }
+  const identity = await options.identify()
   const state: RelayState = {
-    streamId: (queued ?? copied)?.streamId ?? options.newStreamId(),
+    streamId: begun?.streamId ?? options.newStreamId(),
     session: 0,
     source: source.name,
-    systemId: identity.systemId,
-    timeline: identity.timeline,
     slot: identity.slot,
     publication: identity.publication,
-    epoch: FIRST_EPOCH,
+    epochs: [nextEpoch([], identity)],
     intent: identity.confirmed,
     fingerprint,
     topics: new Map(),
+    gaps: [],
+    drained: null,
   }
   await source.stateCopy.write(encodeState(state))
   await queue.state.write(stateKey(source.name, 0), encodeState(state))

@@ -61,6 +61,15 @@ export interface LaneFollowerOptions {
 /** The ends of all partitions when a conflict arose: it is final once the others have been applied up to here. */
 export type ConflictMark = ReadonlyMap<string, readonly OffsetRange[]>
 
+/** What is known of a conflict. It is final when an attempt fails that was begun after the others had got that far. */
+interface Conflict {
+  readonly mark: ConflictMark
+  /** since when nobody else could resolve it; null: somebody can */
+  readonly aloneSince: number | null
+  readonly attempt: unknown
+  readonly final: boolean
+}
+
 export interface LaneFollower {
   status(): PartitionStatus
   /** whether it goes no further by itself (in a constraint conflict it waits for others; halted): none may wait for it */
@@ -74,6 +83,8 @@ export interface LaneFollower {
 /** how often, and how many ms apart, the queue is asked again before its answer halts a partition */
 const DOUBTS = 4
 const DOUBT_PAUSE = 1_000
+/** for how long a conflict must stand that nobody else can resolve (ms): another lane's may end at its next attempt */
+const CONFLICT_DOUBT = 4_000
 const DOUBTED = new Set<ErrorCode>(['MILLRACE_QUEUE_NOT_READY', 'MILLRACE_QUEUE_OFFSET_GONE'])
 
 export function followLane(options: LaneFollowerOptions): LaneFollower {
@@ -92,7 +103,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
   let parked = 0
   let passedOver = 0
   let foundedAt: Position | null = null
-  let conflict: ConflictMark | null = null
+  let conflict: Conflict | null = null
   let foundingUntil: bigint | null = null
   let lostEnd: Error | null = null
   let doubts = 0
@@ -109,9 +120,11 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       foundingUntil = offset > 0n ? range.end : null
       await lane.apply({ moves: [], offset, events: [], parked: [] })
     }
+    // a sink that begins at the beginning, of a log that still has it; a restart changes neither
+    const whole = start === 'earliest' && range.start === 0n
     // only what this lane founded itself is still being founded: a checkpoint that was found is a chain that holds
-    const chains = new Map([...checkpoint.positions].map(([source, at]) => [source, { at, foundingUntil }]))
-    return { chains, parked: checkpoint.parked, offset, foundingUntil }
+    const chains = new Map([...checkpoint.positions].map(([source, at]) => [source, { at, foundingUntil, whole }]))
+    return { chains, parked: checkpoint.parked, offset, foundingUntil, whole }
   }
 
   function checkRange(at: bigint, range: OffsetRange): void {
@@ -122,8 +135,8 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       {
         remedy:
           at < range.start
-            ? 'the queue no longer retains what this sink has yet to apply: its replica must be rebuilt'
-            : 'the queue lost what it had acknowledged: find out what truncated or re-created the topic before going on',
+            ? 'the queue no longer retains what this sink has yet to apply. What it applied stays as it is; it must be fed anew: empty its tables, give the sink another name, and run millrace init'
+            : 'the queue lost what it had acknowledged. What this sink applied stays as it is: find out what truncated the topic or made it again, put it back as it was, and start again; millrace check says more',
         fields: { topic, partition, offset: String(at), start: String(range.start), end: String(range.end) },
       },
     )
@@ -192,14 +205,21 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
   async function verdictOn(refusal: MillraceError): Promise<Verdict> {
     const stop: Verdict = { stop: refusal }
     if (!rules.parks || policyFor(refusal) !== 'park') return stop
-    if (refusal.code === 'MILLRACE_EVENT_CONFLICT' && !(await isFinal())) return stop
+    if (refusal.code === 'MILLRACE_EVENT_CONFLICT' && !(await isFinal(refusal))) return stop
     return { park: { code: refusal.code, message: refusal.message } }
   }
 
   /** A conflict is, once nothing that other partitions have yet to apply can resolve it (PROTOCOL 2.4). */
-  async function isFinal(): Promise<boolean> {
-    conflict ??= await options.markConflict().catch(() => null)
-    return conflict !== null && !(await options.mayResolve(conflict).catch(() => true))
+  async function isFinal(refusal: unknown): Promise<boolean> {
+    const before = conflict
+    if (before !== null && before.attempt === refusal) return before.final
+    const mark = before?.mark ?? (await options.markConflict().catch(() => null))
+    if (mark === null) return false
+    const alone = !(await options.mayResolve(mark).catch(() => true))
+    const aloneSince = alone ? (before?.aloneSince ?? clock.elapsed()) : null
+    const final = aloneSince !== null && clock.elapsed() - aloneSince >= CONFLICT_DOUBT
+    conflict = { mark, aloneSince, attempt: refusal, final }
+    return final
   }
 
   async function run(): Promise<'ended' | 'fenced'> {
@@ -227,8 +247,12 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
             log.warn({ code }, `${error.message}`)
             return 'fenced'
           }
+          if (code === 'MILLRACE_PARKED_CHANGED') {
+            log.info({ code }, `${error.message}; going on`)
+            continue
+          }
           let policy = policyFor(error)
-          if (code === 'MILLRACE_EVENT_CONFLICT') policy = (await isFinal()) ? 'halt' : 'retry'
+          if (code === 'MILLRACE_EVENT_CONFLICT') policy = (await isFinal(caught)) ? 'halt' : 'retry'
           else conflict = null
           // what the queue lacks is believed when it says so again: a broker that has just restarted may know better soon
           const doubted = !isRetried(policy) && DOUBTED.has(code) && ++doubts <= DOUBTS

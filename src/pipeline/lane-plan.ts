@@ -17,8 +17,9 @@ export interface LaneState {
   readonly parked: ReadonlySet<string>
   /** the next to read */
   readonly offset: bigint
-  /** see `Chain.foundingUntil`: for the chains that are not founded yet */
+  /** of the chains that are not founded yet: see `Chain` */
   readonly foundingUntil: bigint | null
+  readonly whole: boolean
 }
 
 export interface LanePlan {
@@ -81,7 +82,7 @@ export function planLane(
       offset = record.offset + 1n
       continue
     }
-    const chain = chains.get(event.source) ?? { at: null, foundingUntil: state.foundingUntil }
+    const chain = chains.get(event.source) ?? { at: null, foundingUntil: state.foundingUntil, whole: state.whole }
     const link = linkOf(chain, event, record.offset)
     if (link === 'stale') {
       offset = record.offset + 1n

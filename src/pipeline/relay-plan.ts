@@ -16,7 +16,7 @@ import { topicOf } from '../core/topic-template.ts'
  * Holds the tails as the queue has acknowledged them; one request is under way at a time.
  */
 export interface RelayPlan {
-  readonly topics: ReadonlyMap<string, readonly Tail[]>
+  readonly topics: Tails
   /** the topics of these changes that the relay's state does not know yet: record them before planning */
   unknownTopics(changes: readonly Change[]): readonly string[]
   addTopic(topic: string, tails: readonly Tail[]): void
@@ -41,6 +41,94 @@ interface PlannedPartition extends PartitionRecords {
   last: Position
 }
 
+/** What every partition is known to hold, by topic. */
+export type Tails = ReadonlyMap<string, readonly Tail[]>
+
+export interface PlanRules {
+  readonly source: string
+  readonly topicFor: (aggregateType: string) => string
+  readonly maxRecordBytes: number
+}
+
+/** Pure: the same changes upon the same tails are the same records. */
+export function planRecords({ source, topicFor, maxRecordBytes }: PlanRules, tails: Tails, changes: readonly Change[]): Planned {
+  // our own headers take a few hundred bytes: below this a record fits without being measured
+  const sureBytes = maxRecordBytes - 2_048
+  const unpublishable: MillraceError[] = []
+  let refused: MillraceError | null = null
+  const byTopic = new Map<string, (PlannedPartition | undefined)[]>()
+  const batches: PlannedPartition[] = []
+  let count = 0
+  for (const change of changes) {
+    const topic = topicFor(change.aggregateType)
+    const known = tails.get(topic)
+    if (known === undefined) throw new MillraceError('MILLRACE_INTERNAL', `planned before the topic ${topic} was recorded`)
+    const partition = partitionOf(change.orderingKey ?? change.aggregateId, known.length)
+    let slots = byTopic.get(topic)
+    if (slots === undefined) {
+      slots = new Array(known.length).fill(undefined)
+      byTopic.set(topic, slots)
+    }
+    let target = slots[partition]
+    const prev = target?.last ?? (known[partition] as Tail).position
+    if (prev !== null && change.position <= prev) continue
+    const headers = change.headers === null ? NO_HEADERS : userHeaders(change)
+    const event: Event = {
+      source,
+      position: change.position,
+      prev,
+      id: change.id,
+      type: change.type,
+      key: change.aggregateId,
+      value: change.payload,
+      headers: headers instanceof MillraceError ? NO_HEADERS : headers,
+      committedAt: change.committedAt,
+      version: change.version,
+      orderingKey: change.orderingKey === null ? null : text.decode(change.orderingKey),
+      placeholder: null,
+    }
+    let record = toRecord(event)
+    // a header weighs up to three times what its JSON does
+    const most = change.bytes + 2 * (change.headers?.length ?? 0)
+    let fault = change.fault ?? (headers instanceof MillraceError ? headers : null)
+    if (fault === null && most > sureBytes && recordBytes(record) > maxRecordBytes)
+      fault = tooLarge(change, topic, recordBytes(record), maxRecordBytes)
+    if (fault !== null) {
+      record = toRecord({ ...event, value: null, headers: NO_HEADERS, placeholder: fault.code })
+      if (recordBytes(record) > maxRecordBytes) {
+        refused = fault
+        break
+      }
+      unpublishable.push(fault)
+    }
+    if (target === undefined) {
+      target = { topic, partition, records: [], last: change.position }
+      slots[partition] = target
+      batches.push(target)
+    }
+    target.records.push(record)
+    target.last = change.position
+    count++
+  }
+  return { batches, count, unpublishable, refused }
+}
+
+/**
+ * The tails once the queue has acknowledged what was planned.
+ * @throws MILLRACE_QUEUE_LOST_END (iv) when an acknowledged offset is not above the one before it
+ */
+export function tailsAfter(tails: Tails, planned: Planned, baseOffsets: readonly bigint[]): Tails {
+  const after = new Map<string, readonly Tail[]>(tails)
+  planned.batches.forEach((batch, i) => {
+    const { topic, partition, records, last } = batch
+    const known = after.get(topic) as readonly Tail[]
+    const tail = acknowledged(batch, known[partition] as Tail, baseOffsets[i] as bigint, records.length, last)
+    after.set(topic, known.with(partition, tail))
+  })
+  return after
+}
+
+/** Holds the tails of a session as they move on. */
 export function createPlan(options: {
   readonly source: string
   readonly topicTemplate: string
@@ -48,8 +136,8 @@ export function createPlan(options: {
   readonly maxRecordBytes: () => number
   readonly state: RelayState
 }): RelayPlan {
-  const { source, topicTemplate } = options
-  const topics = new Map<string, Tail[]>([...options.state.topics].map(([topic, tails]) => [topic, [...tails]]))
+  const { source, topicTemplate, maxRecordBytes } = options
+  let topics: Tails = options.state.topics
   // aggregate types are few: the template is filled in once for each
   const names = new Map<string, string>()
   const topicFor = (aggregateType: string): string => {
@@ -62,7 +150,9 @@ export function createPlan(options: {
   }
 
   return {
-    topics,
+    get topics() {
+      return topics
+    },
     unknownTopics(changes) {
       const unknown = new Set<string>()
       let lastType = ''
@@ -75,76 +165,11 @@ export function createPlan(options: {
       return [...unknown]
     },
     addTopic(topic, tails) {
-      topics.set(topic, [...tails])
+      topics = new Map([...topics, [topic, tails]])
     },
-    plan(changes) {
-      const maxRecordBytes = options.maxRecordBytes()
-      // our own headers take a few hundred bytes: below this a record fits without being measured
-      const sureBytes = maxRecordBytes - 2_048
-      const unpublishable: MillraceError[] = []
-      let refused: MillraceError | null = null
-      const byTopic = new Map<string, (PlannedPartition | undefined)[]>()
-      const batches: PlannedPartition[] = []
-      let count = 0
-      for (const change of changes) {
-        const topic = topicFor(change.aggregateType)
-        const tails = topics.get(topic)
-        if (tails === undefined) throw new MillraceError('MILLRACE_INTERNAL', `planned before the topic ${topic} was recorded`)
-        const partition = partitionOf(change.orderingKey ?? change.aggregateId, tails.length)
-        let slots = byTopic.get(topic)
-        if (slots === undefined) {
-          slots = new Array(tails.length).fill(undefined)
-          byTopic.set(topic, slots)
-        }
-        let target = slots[partition]
-        const prev = target?.last ?? (tails[partition] as Tail).position
-        if (prev !== null && change.position <= prev) continue
-        const headers = change.headers === null ? NO_HEADERS : userHeaders(change)
-        const event: Event = {
-          source,
-          position: change.position,
-          prev,
-          id: change.id,
-          type: change.type,
-          key: change.aggregateId,
-          value: change.payload,
-          headers: headers instanceof MillraceError ? NO_HEADERS : headers,
-          committedAt: change.committedAt,
-          version: change.version,
-          orderingKey: change.orderingKey === null ? null : text.decode(change.orderingKey),
-          placeholder: null,
-        }
-        let record = toRecord(event)
-        // a header weighs up to three times what its JSON does
-        const most = change.bytes + 2 * (change.headers?.length ?? 0)
-        let fault = change.fault ?? (headers instanceof MillraceError ? headers : null)
-        if (fault === null && most > sureBytes && recordBytes(record) > maxRecordBytes)
-          fault = tooLarge(change, topic, recordBytes(record), maxRecordBytes)
-        if (fault !== null) {
-          record = toRecord({ ...event, value: null, headers: NO_HEADERS, placeholder: fault.code })
-          if (recordBytes(record) > maxRecordBytes) {
-            refused = fault
-            break
-          }
-          unpublishable.push(fault)
-        }
-        if (target === undefined) {
-          target = { topic, partition, records: [], last: change.position }
-          slots[partition] = target
-          batches.push(target)
-        }
-        target.records.push(record)
-        target.last = change.position
-        count++
-      }
-      return { batches, count, unpublishable, refused }
-    },
+    plan: (changes) => planRecords({ source, topicFor, maxRecordBytes: maxRecordBytes() }, topics, changes),
     acknowledge(planned, baseOffsets) {
-      planned.batches.forEach((batch, i) => {
-        const tails = topics.get(batch.topic) as Tail[]
-        const tail = tails[batch.partition] as Tail
-        tails[batch.partition] = acknowledged(batch, tail, baseOffsets[i] as bigint, batch.records.length, batch.last)
-      })
+      topics = tailsAfter(topics, planned, baseOffsets)
     },
   }
 }

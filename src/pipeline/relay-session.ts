@@ -1,12 +1,14 @@
 import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
-import { MillraceError } from '../core/errors.ts'
-import { formatLsn, type Lsn, type Position } from '../core/position.ts'
-import type { Publisher, Queue } from '../core/queue.ts'
+import { type ErrorCode, MillraceError } from '../core/errors.ts'
+import { explainGap, followServer } from '../core/failover.ts'
+import { formatLsn, type Lsn, type Position, parseLsn } from '../core/position.ts'
+import type { OffsetRange, Publisher, Queue, TopicPartition } from '../core/queue.ts'
 import { fromRecord } from '../core/record.ts'
-import { decodeState, latestState, type RelayState, resumeState, statePrefix, type Tail } from '../core/relay-state.ts'
+import { latestState, type RelayState, resumeState, statePrefix, type Tail } from '../core/relay-state.ts'
 import type { Source, SourceSession } from '../core/source.ts'
-import { beginSearch, endSearch, searchStep } from '../core/tail.ts'
+import { decodeState } from '../core/state-text.ts'
+import { beginSearch, endSearch, LOST_END, searchStep } from '../core/tail.ts'
 import { insisted } from './doubt.ts'
 import type { Failpoint } from './failpoint.ts'
 import { createPlan, type RelayPlan } from './relay-plan.ts'
@@ -43,10 +45,9 @@ const BATCH = { maxChanges: 2_000, maxBytes: 1 << 20 }
  * fails. Any doubt ends it (PROTOCOL 2.3 rule 4); the next one begins from durable state alone.
  */
 export async function runSession(options: SessionOptions): Promise<void> {
-  const { source, queue, report, drain, failpoint, log } = options
+  const { queue, report, drain, failpoint, log } = options
   const ended = new AbortController()
-  const states = await queue.state.read(statePrefix(source.name))
-  const session = await source.open({ epoch: latestState(states)?.epoch ?? 1, signal: ended.signal })
+  const session = await openSession(options, ended.signal)
   let publisher: Publisher | undefined
   try {
     const begun = await begin(options, session)
@@ -82,6 +83,8 @@ export async function runSession(options: SessionOptions): Promise<void> {
         }
         if (batch.end !== null) keeper.covered(batch.end, batch.changes.length > 0)
       }
+    } catch (error) {
+      throw meansGap(error) ? explainGap(error, { intent: keeper.confirmed, topics: plan.topics }, session.walEnd) : error
     } finally {
       await keeper.stop()
     }
@@ -124,14 +127,32 @@ function createInterrupts(drain: AbortSignal, ended: AbortSignal): Interrupts {
   }
 }
 
+const GAPS = new Set<ErrorCode>(['MILLRACE_SLOT_MISSING', 'MILLRACE_SLOT_LOST', 'MILLRACE_PUBLICATION_MISSING'])
+const meansGap = (error: unknown): error is MillraceError => error instanceof MillraceError && GAPS.has(error.code)
+
+/** A source that cannot be opened because events are missing does not know from where on: the relay's state does. */
+export async function openSession(
+  { source, queue }: Pick<SessionOptions, 'source' | 'queue'>,
+  signal: AbortSignal,
+): Promise<SourceSession> {
+  try {
+    return await source.open({ signal })
+  } catch (error) {
+    if (!meansGap(error)) throw error
+    const state = latestState(await queue.state.read(statePrefix(source.name)))
+    const { walEnd } = error.fields
+    if (state === null) throw error
+    throw explainGap(error, state, typeof walEnd === 'string' ? parseLsn(walEnd) : null)
+  }
+}
+
 /** Finds where both sides stand, or refuses; then the session's own record stands before anything is published. */
 async function begin(
   options: SessionOptions,
   session: SourceSession,
 ): Promise<{ readonly plan: RelayPlan; readonly keeper: StateKeeper }> {
   const { source, queue } = options
-  const { records, resumed, topics } = await insisted(() => findOut(options, session), options.clock, options.drain)
-  const state: RelayState = { ...resumed, session: resumed.session + 1, topics }
+  const { records, state } = await insisted(() => findOut(options, session), options.clock, options.drain)
   const plan = createPlan({
     source: source.name,
     topicTemplate: options.topicTemplate,
@@ -140,18 +161,20 @@ async function begin(
   })
   const keeper = createKeeper(options, plan, state, session.identity.confirmed)
   await keeper.record()
-  for (const key of records.keys()) await queue.state.remove(key)
+  // the session before ours may still be the slot's owner, if we were replaced and do not know it
+  for (const [key, text] of records) if (decodeState(text).session < state.session - 1) await queue.state.remove(key)
+  session.begin(state.epochs)
   return { plan, keeper }
 }
 
 /** Where both sides stand, as they say now. Changes nothing, so it may be asked again. */
-async function findOut(
-  options: SessionOptions,
-  session: SourceSession,
+export async function findOut(
+  options: Pick<SessionOptions, 'source' | 'queue' | 'fingerprint'>,
+  session: Pick<SourceSession, 'identity'>,
 ): Promise<{
   readonly records: ReadonlyMap<string, string>
-  readonly resumed: RelayState
-  readonly topics: ReadonlyMap<string, readonly Tail[]>
+  /** what this session begins with */
+  readonly state: RelayState
 }> {
   const { source, queue, fingerprint } = options
   // read only now that the slot is ours: an owner before us may have written until it lost it
@@ -164,21 +187,45 @@ async function findOut(
     identity: session.identity,
     fingerprint,
   })
-  const counts = await queue.topics([...resumed.topics.keys()])
-  const topics = new Map<string, readonly Tail[]>()
-  for (const [topic, tails] of resumed.topics) topics.set(topic, await findTails(options, topic, tails, counts.get(topic)))
-  return { records, resumed, topics }
+  const topics = await findTails(options, resumed)
+  const followed = followServer({ state: resumed, topics, identity: session.identity })
+  return { records, state: { ...followed, session: resumed.session + 1, fingerprint } }
 }
 
-async function findTails(
-  { source, queue }: SessionOptions,
+/**
+ * The tails as the queue holds them now. Of a stream that was drained a topic may be gone, or have more partitions than
+ * before: whatever was in it is applied, and no key has an event that another could overtake.
+ */
+export async function findTails(
+  options: Pick<SessionOptions, 'source' | 'queue'>,
+  { topics: recorded, drained }: RelayState,
+): Promise<ReadonlyMap<string, readonly Tail[]>> {
+  const counts = await options.queue.topics([...recorded.keys()])
+  const topics = new Map<string, readonly Tail[]>()
+  for (const [topic, tails] of recorded) {
+    const partitions = counts.get(topic)
+    if (drained !== null && partitions === undefined) continue
+    const found = await findTopicTails(
+      options,
+      topic,
+      tails,
+      drained === null ? partitions : Math.min(partitions ?? 0, tails.length),
+    )
+    const added = drained === null ? [] : (await options.queue.ranges(topic)).slice(tails.length)
+    topics.set(topic, [...found, ...added.map(({ end }): Tail => ({ position: null, offset: end - 1n }))])
+  }
+  return topics
+}
+
+async function findTopicTails(
+  { source, queue }: Pick<SessionOptions, 'source' | 'queue'>,
   topic: string,
   recorded: readonly Tail[],
   partitions: number | undefined,
 ): Promise<readonly Tail[]> {
   if (partitions === undefined)
     throw new MillraceError('MILLRACE_QUEUE_LOST_END', `the topic ${topic} is gone, and the relay had published to it`, {
-      remedy: 'the relay stops before it would bridge the gap: restore the topic, or start a new stream',
+      remedy: LOST_END,
       fields: { topic },
     })
   if (partitions !== recorded.length)
@@ -186,7 +233,8 @@ async function findTails(
       'MILLRACE_PARTITIONS_CHANGED',
       `the topic ${topic} has ${partitions} partitions, the stream began with ${recorded.length}: keys would move to other partitions and lose their order`,
       {
-        remedy: 'partition counts change only when the stream is drained',
+        remedy:
+          'nothing was published since, and nothing is lost: what is not confirmed waits in the slot. Counts change only after a millrace drain; without one, begin a new stream: millrace teardown --slot --publication --schema, then millrace init',
         fields: { topic, partitions, recorded: recorded.length },
       },
     )
@@ -197,17 +245,30 @@ async function findTails(
     const log = logs[partition]
     if (log === undefined)
       throw new MillraceError('MILLRACE_QUEUE_NOT_READY', `the queue gave no range for ${topic}/${partition}`)
-    let search = beginSearch(place, source.name, tail, log)
-    let recordedSeen = false
-    if (search.range.start < search.range.end)
-      for await (const batch of queue.read(place, search.range))
-        for (const record of batch) {
-          if (record.offset === tail.offset) recordedSeen = true
-          search = searchStep(search, record.offset, fromRecord(record))
-        }
-    tails.push(endSearch(search, recordedSeen))
+    tails.push(await findTail({ source, queue }, place, tail, log))
   }
   return tails
+}
+
+async function findTail(
+  { source, queue }: Pick<SessionOptions, 'source' | 'queue'>,
+  place: TopicPartition,
+  tail: Tail,
+  log: OffsetRange,
+): Promise<Tail> {
+  let search = beginSearch(place, source.name, tail, log)
+  let recordedSeen = false
+  if (search.range.start < search.range.end)
+    for await (const batch of queue.read(place, search.range))
+      for (const record of batch) {
+        const event = fromRecord(record)
+        // another session was publishing while ours recorded the topic's end: the chain began below it
+        if (search.tail.position === null && event?.source === source.name && event.prev !== null && tail.offset >= log.start)
+          return findTail({ source, queue }, place, { position: null, offset: log.start - 1n }, log)
+        if (record.offset === tail.offset) recordedSeen = true
+        search = searchStep(search, record.offset, event)
+      }
+  return endSearch(search, recordedSeen)
 }
 
 /**

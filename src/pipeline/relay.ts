@@ -1,7 +1,7 @@
 import { backoff } from '../core/backoff.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
-import { codeOf } from '../core/errors.ts'
+import { codeOf, type ErrorCode } from '../core/errors.ts'
 import { isRetried, policyFor } from '../core/policy.ts'
 import type { Lsn, Position } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
@@ -69,6 +69,7 @@ export function startRelay(options: RelayOptions): Relay {
   let error: Error | null = null
   let attempts = 0
   let runningSince: number | null = null
+  let suspected: ErrorCode | null = null
   let confirmed: Lsn | null = null
   let position: Position | null = null
   let current: SourceSession | null = null
@@ -77,6 +78,7 @@ export function startRelay(options: RelayOptions): Relay {
     running(session: SourceSession) {
       phase = 'running'
       error = null
+      suspected = null
       runningSince = clock.elapsed()
       current = session
       confirmed ??= session.identity.confirmed
@@ -107,10 +109,15 @@ export function startRelay(options: RelayOptions): Relay {
         if (runningSince !== null && clock.elapsed() - runningSince >= STEADY) attempts = 0
         runningSince = null
         const policy = policyFor(error)
-        if (!isRetried(policy)) {
+        const code = codeOf(error)
+        // what a session heard of the server may be older than what it read in the queue: believed when it is heard again
+        if (!isRetried(policy) && (code !== 'MILLRACE_SOURCE_CHANGED' || code === suspected)) {
+          // asked to stop while it was in doubt: the next start will tell
+          if (drain.signal.aborted) break
           phase = 'halted'
           throw error
         }
+        suspected = code
         let delay = STANDBY_INTERVAL
         if (codeOf(error) === 'MILLRACE_SLOT_IN_USE') {
           if (phase !== 'standby') log.info({ code: codeOf(error) }, `${error.message}; standing by`)

@@ -2,8 +2,9 @@ import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import type { Lsn } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
-import { encodeState, type RelayState, stateKey } from '../core/relay-state.ts'
+import { type RelayState, stateKey } from '../core/relay-state.ts'
 import type { Source, SourceSession } from '../core/source.ts'
+import { encodeState } from '../core/state-text.ts'
 import { beginSearch } from '../core/tail.ts'
 import { insisted } from './doubt.ts'
 import type { Failpoint } from './failpoint.ts'
@@ -77,7 +78,7 @@ export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: Rel
     record() {
       // one at a time: of two writes under way the older could land last, and the state would fall behind the confirm
       const next = writing.then(async () => {
-        state = { ...state, topics: new Map([...plan.topics].map(([topic, tails]) => [topic, [...tails]])) }
+        state = { ...state, topics: plan.topics }
         await queue.state.write(key, encodeState(state))
         writtenAt = clock.elapsed()
       })
@@ -88,6 +89,7 @@ export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: Rel
       if (safe <= confirmed) return
       const intent = safe
       eventsSinceWrite = false
+      await session.intact()
       // a slot that rewound begins below what an earlier session intended
       if (intent > state.intent) state = { ...state, intent }
       await keeper.record()
@@ -131,9 +133,8 @@ export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: Rel
   /** (i) while running: a log that ends below what it acknowledged has lost it */
   async function lookAtLogEnds(): Promise<void> {
     for (const [topic, tails] of plan.topics) {
-      const known = [...tails]
       const logs = await queue.ranges(topic)
-      for (const [partition, tail] of known.entries()) {
+      for (const [partition, tail] of tails.entries()) {
         const range = logs[partition]
         if (range !== undefined) beginSearch({ topic, partition }, source.name, tail, range)
       }

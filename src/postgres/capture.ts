@@ -1,5 +1,5 @@
-import { MillraceError } from '../core/errors.ts'
-import { type Lsn, type Position, positionAt, positionPrefix } from '../core/position.ts'
+import { type Epoch, epochAt } from '../core/epoch.ts'
+import { type Lsn, positionAt, positionPrefix } from '../core/position.ts'
 import type { ChangeBuffer } from './change-buffer.ts'
 import type { OutboxRows } from './outbox-row.ts'
 import { invalid, PgoutputDecoder, type PgoutputHandler, type Relation, type Tuple } from './pgoutput.ts'
@@ -13,14 +13,15 @@ const KEEPALIVE_BYTES = 18
 /**
  * From replication messages to changes with their positions: pure, apart from the buffer it fills.
  *
- * The position of a change is its transaction's commit LSN, which Begin tells, and its place among the outbox rows of
+ * The position of a change is its transaction's commit LSN, which Begin tells, with its epoch, and its place among the outbox rows of
  * that transaction, from 1. Row LSNs are not an order and are not looked at (PROTOCOL fact 2).
  */
 export class Capture implements PgoutputHandler {
-  private readonly epoch: number
+  private epochs: readonly Epoch[] = []
   private readonly rows: OutboxRows
   private readonly buffer: ChangeBuffer
   private readonly requested: (walEnd: Lsn) => void
+  private readonly passedOver: (what: string, relation: Relation) => void
   private readonly decoder: PgoutputDecoder
   private prefix = ''
   private index = 0
@@ -28,13 +29,26 @@ export class Capture implements PgoutputHandler {
   private lastCommit: Lsn = 0n
   private seen: Lsn = 0n
 
-  /** @param requested told that the server asks for a reply, and up to where it would like it to reach */
-  constructor(epoch: number, rows: OutboxRows, buffer: ChangeBuffer, requested: (walEnd: Lsn) => void) {
-    this.epoch = epoch
+  /**
+   * @param requested told that the server asks for a reply, and up to where it would like it to reach
+   * @param passedOver told of what is no insert into the outbox
+   */
+  constructor(
+    rows: OutboxRows,
+    buffer: ChangeBuffer,
+    requested: (walEnd: Lsn) => void,
+    passedOver: (what: string, relation: Relation) => void = () => {},
+  ) {
     this.rows = rows
     this.buffer = buffer
     this.requested = requested
+    this.passedOver = passedOver
     this.decoder = new PgoutputDecoder(this)
+  }
+
+  /** Before the first transaction. */
+  countEpochs(epochs: readonly Epoch[]): void {
+    this.epochs = epochs
   }
 
   /** how far the server had sent, as far as it told */
@@ -62,7 +76,7 @@ export class Capture implements PgoutputHandler {
   begin(commitLsn: Lsn, committedAt: number): void {
     if (commitLsn <= this.lastCommit) throw invalid('a transaction that commits before the one in front of it')
     this.lastCommit = commitLsn
-    this.prefix = positionPrefix(this.epoch, commitLsn)
+    this.prefix = positionPrefix(epochAt(this.epochs, commitLsn), commitLsn)
     this.index = 0
     this.committedAt = committedAt
   }
@@ -75,13 +89,20 @@ export class Capture implements PgoutputHandler {
   relation(_relation: Relation): void {}
 
   insert(relation: Relation, tuple: Tuple, bytes: number): void {
-    if (!this.rows.isOutbox(relation)) throw this.unexpected('an insert', relation)
+    if (!this.rows.isOutbox(relation)) {
+      this.passedOver('inserts', relation)
+      return
+    }
     const position = positionAt(this.prefix, ++this.index)
     this.buffer.add(this.rows.change(relation, tuple, position, this.committedAt, bytes))
   }
 
+  /**
+   * What an altered publication sends stays in the WAL when it has been put back: to refuse it here would refuse it for
+   * ever. No event is passed over: whatever keeps one from being sent changes the publication's identity.
+   */
   foreign(kind: 'update' | 'delete' | 'truncate', relation: Relation): void {
-    throw this.unexpected(kind === 'update' ? 'an update' : `a ${kind}`, relation)
+    this.passedOver(`${kind}s`, relation)
   }
 
   /**
@@ -92,17 +113,5 @@ export class Capture implements PgoutputHandler {
     if (walEnd > this.seen) this.seen = walEnd
     if (!this.inTransaction) this.buffer.complete(walEnd)
     if (replyRequested) this.requested(walEnd)
-  }
-
-  private unexpected(what: string, relation: Relation): MillraceError {
-    const position: Position = positionAt(this.prefix, this.index)
-    return new MillraceError(
-      'MILLRACE_SOURCE_NOT_READY',
-      `the publication sent ${what} of ${relation.schema}.${relation.name} after ${position}: it must publish nothing but inserts into the outbox`,
-      {
-        remedy: "somebody altered the publication: restore it to one table with publish = 'insert' (millrace check says how)",
-        fields: { position, table: `${relation.schema}.${relation.name}` },
-      },
-    )
   }
 }

@@ -8,11 +8,16 @@ export interface Catalog {
   /** `server_version_num`: 150018 is 15.18 */
   readonly version: number
   readonly inRecovery: boolean
+  readonly walEnd: Lsn
   readonly walLevel: string
   /** bytes; null: unlimited */
   readonly maxSlotWalKeepSize: bigint | null
   /** 0: never, or a server older than 18 (seconds) */
   readonly idleSlotTimeout: number
+  /** the standbys' slots that failover slots wait for: Postgres 17 and later */
+  readonly synchronizedStandbySlots: readonly string[]
+  /** of standbys */
+  readonly physicalSlots: readonly { readonly name: string; readonly active: boolean }[]
   readonly maxReplicationSlots: number
   readonly replicationSlots: number
   readonly maxWalSenders: number
@@ -37,6 +42,7 @@ export interface Role {
 }
 
 export interface OutboxTable {
+  readonly oid: number
   readonly kind: string
   readonly persistence: string
   readonly columns: ReadonlyMap<string, { readonly type: string; readonly baseType: string }>
@@ -47,7 +53,7 @@ export interface Publication {
   readonly allTables: boolean
   readonly viaRoot: boolean
   readonly tables: readonly PublishedTable[]
-  /** of the publication and of the outbox's place in it: another one when either was made anew */
+  /** of the publication and of the outbox's place in it: another one when either was altered or made anew */
   readonly identity: string
 }
 
@@ -64,6 +70,10 @@ export interface Slot {
   readonly database: string | null
   readonly temporary: boolean
   readonly twoPhase: boolean
+  /** whether it follows to standbys that synchronize slots; null: Postgres 16 and older cannot */
+  readonly failover: boolean | null
+  /** on a standby, and on what was one: it came from the primary */
+  readonly synced: boolean
   readonly activePid: number | null
   readonly confirmed: Lsn | null
   readonly restart: Lsn | null
@@ -93,9 +103,12 @@ export async function readCatalog(client: pg.Pool | pg.PoolClient, settings: Sou
   return {
     version: Number(server.version),
     inRecovery: server.in_recovery as boolean,
+    walEnd: parseLsn(server.wal_end as string),
     walLevel: server.wal_level as string,
     maxSlotWalKeepSize: Number(server.max_slot_wal_keep_mb) < 0 ? null : BigInt(server.max_slot_wal_keep_mb as string) << 20n,
     idleSlotTimeout: Number(server.idle_slot_timeout ?? 0),
+    synchronizedStandbySlots: server.synchronized_standby_slots as string[],
+    physicalSlots: server.physical_slots as Catalog['physicalSlots'],
     maxReplicationSlots: Number(server.max_replication_slots),
     replicationSlots: Number(server.replication_slots),
     maxWalSenders: Number(server.max_wal_senders),
@@ -116,9 +129,13 @@ const SERVER = `
   select
     current_setting('server_version_num') as version,
     pg_is_in_recovery() as in_recovery,
+    (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text as wal_end,
     current_setting('wal_level') as wal_level,
     (select setting from pg_settings where name = 'max_slot_wal_keep_size') as max_slot_wal_keep_mb,
     (select extract(epoch from (setting || unit)::interval) from pg_settings where name = 'idle_replication_slot_timeout') as idle_slot_timeout,
+    array(select trim(both ' "' from name) from unnest(string_to_array(current_setting('synchronized_standby_slots', true), ',')) name) as synchronized_standby_slots,
+    (select coalesce(jsonb_agg(jsonb_build_object('name', slot_name, 'active', active) order by slot_name), '[]')
+     from pg_replication_slots where slot_type = 'physical' and not temporary) as physical_slots,
     current_setting('max_replication_slots') as max_replication_slots,
     (select count(*) from pg_replication_slots) as replication_slots,
     current_setting('max_wal_senders') as max_wal_senders,
@@ -134,7 +151,7 @@ const SERVER = `
 
 async function readOutbox(client: pg.Pool | pg.PoolClient, { table }: SourceSettings): Promise<OutboxTable | null> {
   const { rows } = await client.query(
-    `select c.relkind::text as kind, c.relpersistence::text as persistence, a.attname::text as name, t.typname::text as type,
+    `select c.oid, c.relkind::text as kind, c.relpersistence::text as persistence, a.attname::text as name, t.typname::text as type,
             coalesce(base.typname, t.typname)::text as base_type
      from pg_class c
      join pg_namespace n on n.oid = c.relnamespace
@@ -146,6 +163,7 @@ async function readOutbox(client: pg.Pool | pg.PoolClient, { table }: SourceSett
   )
   if (rows.length === 0) return null
   return {
+    oid: rows[0].oid,
     kind: rows[0].kind,
     persistence: rows[0].persistence,
     columns: new Map(
@@ -166,16 +184,33 @@ async function readStateTable(client: pg.Pool | pg.PoolClient, { name }: SourceS
   return { usable: true, written: state.rows.length > 0 }
 }
 
-async function readPublication(client: pg.Pool | pg.PoolClient, settings: SourceSettings): Promise<Publication | null> {
-  const { rows } = await client.query(
-    `select p.puballtables as all_tables, p.pubviaroot as via_root,
-            p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubtruncate as truncate,
-            p.oid || '/' || coalesce((
+/**
+ * Of the publication `p` and of the outbox's place in it. `xmin` changes with each `alter publication` and outlives
+ * freezing: an altered publication that was put back has left out what was written in between.
+ */
+const PUBLICATION_IDENTITY = `p.oid || '.' || p.xmin || '/' || coalesce((
               select r.oid from pg_publication_rel r
               join pg_class c on c.oid = r.prrelid
               join pg_namespace n on n.oid = c.relnamespace
               where r.prpubid = p.oid and n.nspname = $2 and c.relname = $3
-            ), 0) as identity
+            ), 0)`
+
+/** as `Publication.identity`; null: there is none of the name */
+export async function readPublicationIdentity(client: pg.Pool | pg.PoolClient, settings: SourceSettings): Promise<string | null> {
+  const { publication, table } = settings
+  const { rows } = await client.query(`select ${PUBLICATION_IDENTITY} as identity from pg_publication p where p.pubname = $1`, [
+    publication,
+    table.schema,
+    table.name,
+  ])
+  return rows[0]?.identity ?? null
+}
+
+async function readPublication(client: pg.Pool | pg.PoolClient, settings: SourceSettings): Promise<Publication | null> {
+  const { rows } = await client.query(
+    `select p.puballtables as all_tables, p.pubviaroot as via_root,
+            p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubtruncate as truncate,
+            ${PUBLICATION_IDENTITY} as identity
      from pg_publication p where p.pubname = $1`,
     [settings.publication, settings.table.schema, settings.table.name],
   )
@@ -215,6 +250,8 @@ export async function readSlot(client: pg.Pool | pg.PoolClient, slot: string): P
     database: (found.database ?? null) as string | null,
     temporary: found.temporary === true,
     twoPhase: found.two_phase === true,
+    failover: (found.failover ?? null) as boolean | null,
+    synced: found.synced === true,
     activePid: (found.active_pid ?? null) as number | null,
     confirmed: lsn(found.confirmed_flush_lsn),
     restart: lsn(found.restart_lsn),

@@ -1,5 +1,6 @@
+import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import pg from 'pg'
-import { postgresConnection } from '../core/tls.ts'
+import { postgresConnection, type TlsConnect } from '../core/tls.ts'
 import type { SourceSettings } from './options.ts'
 
 /** how long a connect may take (ms) */
@@ -22,6 +23,7 @@ export function clientConfig(settings: SourceSettings): pg.ClientConfig {
   const { password, ...connection } = postgresConnection(settings)
   return {
     ...connection,
+    ssl: named(connection.ssl),
     ...(password !== undefined && { password }),
     application_name: `millrace_${settings.name}`,
     options: PINNED,
@@ -29,6 +31,13 @@ export function clientConfig(settings: SourceSettings): pg.ClientConfig {
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEPALIVE_AFTER,
   }
+}
+
+/** `pg` looks for the name that it dials, also where another is demanded. */
+function named(ssl: TlsConnect): NonNullable<pg.ClientConfig['ssl']> {
+  if (ssl === false || ssl.servername === undefined || ssl.checkServerIdentity !== undefined) return ssl
+  const { servername } = ssl
+  return { ...ssl, checkServerIdentity: (_dialled: string, shown: PeerCertificate) => checkServerIdentity(servername, shown) }
 }
 
 /** The connections for ordinary statements: state copy, slot status, checks. Opened when asked for, closed when idle. */
@@ -39,4 +48,9 @@ export function openPool(config: pg.ClientConfig): pg.Pool {
   pool.on('error', () => {})
   pool.on('connect', (client) => client.on('error', () => {}))
   return pool
+}
+
+/** Connections that were opened when the address led elsewhere. */
+export async function dropIdle(pool: pg.Pool): Promise<void> {
+  for (let left = pool.idleCount; left > 0; left--) (await pool.connect()).release(true)
 }

@@ -1,5 +1,6 @@
 import type { Change } from '../core/change.ts'
 import { MillraceError } from '../core/errors.ts'
+import { RESUME } from '../core/failover.ts'
 import type { Position } from '../core/position.ts'
 import type { OutboxColumns, TableName } from './options.ts'
 import type { Relation, Tuple } from './pgoutput.ts'
@@ -28,18 +29,21 @@ interface Layout {
 export class OutboxRows {
   private readonly table: TableName
   private readonly columns: OutboxColumns
+  private readonly oid: number | null
   private layout: Layout | null = null
   private readonly aggregateTypes = new Texts((text) => AGGREGATE_TYPE.test(text))
   private readonly types = new Texts((text) => text !== '')
   private readonly versions = new Texts((text) => text !== '')
 
-  constructor(table: TableName, columns: OutboxColumns) {
+  /** @param oid of the table as it is now: it may have had another name when a row was written */
+  constructor(table: TableName, columns: OutboxColumns, oid: number | null = null) {
     this.table = table
     this.columns = columns
+    this.oid = oid
   }
 
   isOutbox(relation: Relation): boolean {
-    return relation.name === this.table.name && relation.schema === this.table.schema
+    return relation.oid === this.oid || (relation.name === this.table.name && relation.schema === this.table.schema)
   }
 
   /**
@@ -91,7 +95,7 @@ export class OutboxRows {
       name == null ? -1 : relation.columns.findIndex((column) => column.name === name)
     const needed = (name: string): number => {
       const found = index(name)
-      return found === -1 ? this.refuse(position, name, 'the table to have it') : found
+      return found === -1 ? this.lacks(position, name) : found
     }
     const optional = (name: string | null | undefined): number => (name == null ? -1 : needed(name))
     const payload = needed(columns.payload)
@@ -110,8 +114,14 @@ export class OutboxRows {
     return this.layout
   }
 
-  private refuse(position: Position, column: string, expected: string): never {
-    throw this.invalid(position, column, expected)
+  /** Somebody altered the table: the column may be back by now, and the row was still written without it. */
+  private lacks(position: Position, column: string): never {
+    const { message, code, fields } = this.invalid(position, column, 'the table to have it')
+    throw new MillraceError(
+      code,
+      `${message}, which it had not when the row was written. What was relayed before it is safe, and so are the rows in the table`,
+      { remedy: `put the column back, or correct source.outbox.columns; then go on from the table: ${RESUME}`, fields },
+    )
   }
 
   private invalid(position: Position, column: string, expected: string): MillraceError {

@@ -1,4 +1,5 @@
 import type { ErrorCode } from '../core/errors.ts'
+import { RESUME } from '../core/failover.ts'
 import type { Finding } from '../core/finding.ts'
 import type { Catalog, OutboxTable, Publication, Slot } from './catalog.ts'
 import type { OutboxColumns, SourceSettings } from './options.ts'
@@ -12,6 +13,8 @@ export interface Observation extends Finding {
 /** the first minor releases with the fix of lost rows after `alter publication … add table` (August 2025) */
 const FIRST_SAFE_MINOR: Readonly<Record<number, number>> = { 15: 14, 16: 10, 17: 6 }
 const OLDEST_MAJOR = 15
+/** the first version whose slots can follow to standbys */
+const FAILOVER_SLOTS = 170_000
 const TEXT_TYPES = ['text', 'varchar', 'bpchar']
 const ID_TYPES = [...TEXT_TYPES, 'uuid', 'int2', 'int4', 'int8', 'numeric']
 const TYPES: Readonly<Record<keyof OutboxColumns, readonly string[]>> = {
@@ -26,9 +29,6 @@ const TYPES: Readonly<Record<keyof OutboxColumns, readonly string[]>> = {
 }
 export const SET_WAL_LEVEL =
   "alter system set wal_level = 'logical', then restart the server (on managed services: the parameter for logical replication)"
-/** what is left when the stream has a hole; the rows that the outbox still retains hold what is missing */
-export const NEW_STREAM =
-  'bring back what is missing from the rows that the outbox still holds; then begin a new stream: millrace teardown --slot --publication --schema, millrace init'
 /** retained WAL worth a warning when nothing limits it (bytes) */
 const MUCH_WAL = 4n << 30n
 
@@ -74,7 +74,11 @@ function* server(catalog: Catalog, settings: SourceSettings): Generator<Observat
       `update it to ${major}.${safe} or later (August 2025)`,
     )
   if (catalog.inRecovery)
-    yield blocker('the server is a standby: its stream is not the source of truth', 'give the url of the primary')
+    yield blocker(
+      'the server is a standby: it follows another one, and its stream is not the source of truth',
+      'give the url of the primary; a relay goes on by itself once this server is promoted, or the address leads to the primary',
+      'MILLRACE_SOURCE_STANDBY',
+    )
   if (catalog.walLevel !== 'logical')
     yield blocker(`wal_level is ${catalog.walLevel}, logical decoding needs logical`, SET_WAL_LEVEL)
   if (catalog.maxSlotWalKeepSize === null)
@@ -175,7 +179,7 @@ function* publication({ publication, slot, outbox }: Catalog, settings: SourceSe
     else
       yield blocker(
         `the publication ${name} is gone, and the slot ${settings.slot} is there: one made now would be younger than the slot, whose rows until then would be skipped`,
-        NEW_STREAM,
+        RESUME,
         'MILLRACE_PUBLICATION_MISSING',
       )
     return
@@ -222,8 +226,8 @@ function* slot(catalog: Catalog, settings: SourceSettings): Generator<Observatio
   if (found === null) {
     yield catalog.stateTable?.written === true
       ? blocker(
-          `the slot ${name} is gone, and a relay has used it: what was committed since is not in the queue`,
-          NEW_STREAM,
+          `the slot ${name} is gone, and a relay has used it: somebody dropped it, or this server was a standby when it was promoted, ${catalog.version < FAILOVER_SLOTS ? 'and before Postgres 17 slots do not follow' : 'and the slot had not followed'}`,
+          RESUME,
           'MILLRACE_SLOT_MISSING',
         )
       : observe('warning', `there is no slot ${name} yet`, 'millrace init makes it', 'MILLRACE_SLOT_MISSING')
@@ -254,11 +258,12 @@ function* slotFaults(slot: Slot, catalog: Catalog, name: string): Generator<Obse
     const reason = slot.invalidationReason === null ? '' : ` (${slot.invalidationReason})`
     yield blocker(
       `the slot ${name} is lost${reason}: the server removed WAL that it needed, and events with it`,
-      NEW_STREAM,
+      RESUME,
       'MILLRACE_SLOT_LOST',
     )
     return
   }
+  yield* failover(slot, catalog, name)
   const retained = slot.retainedBytes ?? 0n
   const limit = catalog.maxSlotWalKeepSize
   if (slot.walStatus === 'unreserved' || (limit !== null && retained * 2n > limit))
@@ -273,6 +278,31 @@ function* slotFaults(slot: Slot, catalog: Catalog, name: string): Generator<Obse
       `the slot ${name} keeps ${megabytes(retained)} of WAL`,
       slot.activePid === null ? 'start the relay, or drop the slot: millrace teardown --slot' : 'see why the relay is behind',
     )
+}
+
+/** What keeps a promoted standby from continuing the stream. */
+function* failover(slot: Slot, catalog: Catalog, name: string): Generator<Observation> {
+  if (slot.failover === null) return
+  const { physicalSlots: standbys, synchronizedStandbySlots: waitedFor } = catalog
+  if (!slot.failover)
+    yield observe(
+      'warning',
+      `the slot ${name} does not follow to standbys: a promoted one could not continue the stream`,
+      `while no relay runs: psql "dbname=${catalog.database} replication=database" -c 'ALTER_REPLICATION_SLOT ${name} (FAILOVER true)'`,
+    )
+  else if (waitedFor.length === 0 && standbys.length > 0)
+    yield observe(
+      'warning',
+      'synchronized_standby_slots is empty: what a standby has not received yet may be relayed, and if that one is promoted, the relay halts',
+      `alter system set synchronized_standby_slots = '${standbys.map((standby) => standby.name).join(', ')}' (those that may be promoted); then select pg_reload_conf()`,
+    )
+  for (const waited of slot.failover ? waitedFor : [])
+    if (!standbys.some((standby) => standby.name === waited && standby.active))
+      yield observe(
+        'warning',
+        `no standby is connected to the slot ${waited}, for which synchronized_standby_slots makes the relay wait: nothing is relayed meanwhile`,
+        'bring the standby back, or take it out of synchronized_standby_slots',
+      )
 }
 
 /** Why the slot cannot be ours, as the end of a sentence; null: it can. */

@@ -1,8 +1,10 @@
 import type { Duplex } from 'node:stream'
 import type pg from 'pg'
 import logicalReplication from 'pg-logical-replication'
+import type { ServerIdentity } from '../core/epoch.ts'
 import { MillraceError } from '../core/errors.ts'
 import { FrameReader } from './frames.ts'
+import { identifyServer } from './server-identity.ts'
 import { parseServerError, sourceError } from './source-error.ts'
 
 /** What the session hears of the stream. After `ended` nothing more comes. */
@@ -17,8 +19,9 @@ export interface ReplicationHandler {
 }
 
 export interface ReplicationStream {
-  readonly systemId: string
-  readonly timeline: number
+  readonly server: ServerIdentity
+  /** the server's process that sends it, as itself says */
+  readonly backendPid: number
   pause(): void
   resume(): void
   /** false: the server does not take what we write; nothing was sent */
@@ -65,7 +68,8 @@ interface ClientInternals {
  * 7). So our output plugin takes the socket from `pg`'s parser before the command is written (later, the first frames
  * could share a chunk with the reply and be lost), and from then on every frame and every status update is ours.
  *
- * Resolves when the server has begun to stream. It starts at 0/0: at what the slot has confirmed, never at an LSN that
+ * Resolves when the server has begun to stream, paused: what shares a chunk with the reply is handed on all the same.
+ * It starts at 0/0: at what the slot has confirmed, never at an LSN that
  * somebody remembers.
  */
 export async function startReplication(options: ReplicationOptions): Promise<ReplicationStream> {
@@ -99,7 +103,8 @@ export async function startReplication(options: ReplicationOptions): Promise<Rep
     service.on('error', (error) => end(sourceError(error, stream === undefined ? 'connect' : 'stream')))
 
     const start = async (client: pg.Client): Promise<void> => {
-      const identity = (await client.query('IDENTIFY_SYSTEM')).rows[0] as { systemid: string; timeline: number }
+      const server = await identifyServer(client)
+      const { rows } = await client.query('select pg_backend_pid() as pid')
       const { connection } = client as unknown as ClientInternals
       const socket = connection.stream
       stream = socket
@@ -110,7 +115,8 @@ export async function startReplication(options: ReplicationOptions): Promise<Rep
           if (type === MESSAGE.copyBothResponse && !begun) {
             begun = true
             clearTimeout(timer)
-            resolve(replicationStream(socket, identity, () => over !== undefined))
+            socket.pause()
+            resolve(replicationStream(socket, server, Number(rows[0].pid), () => over !== undefined))
           } else if (type === MESSAGE.copyDone || type === MESSAGE.commandComplete)
             throw new MillraceError('MILLRACE_STREAM_BROKEN', 'the server ended the replication stream')
           else if (!KNOWN.has(type))
@@ -143,14 +149,10 @@ export async function startReplication(options: ReplicationOptions): Promise<Rep
   })
 }
 
-function replicationStream(
-  socket: Duplex,
-  identity: { readonly systemid: string; readonly timeline: number },
-  isOver: () => boolean,
-): ReplicationStream {
+function replicationStream(socket: Duplex, server: ServerIdentity, backendPid: number, isOver: () => boolean): ReplicationStream {
   return {
-    systemId: identity.systemid,
-    timeline: Number(identity.timeline),
+    server,
+    backendPid,
     pause: () => void socket.pause(),
     resume: () => void socket.resume(),
     write(frame) {

@@ -77,7 +77,8 @@ function writerStatements(role: string): readonly string[] {
     `grant usage on schema millrace to ${to};`,
     `grant insert on table millrace.outbox to ${to};`,
     `grant execute on function millrace.emit, millrace.tombstone, millrace.new_id to ${to};`,
-    `-- for each service: grant ${to} to the_role_of_the_service;`,
+    // not by its name: a line break in it would end the comment
+    '-- for each service: grant this role to the role of the service',
   ]
 }
 

@@ -1,5 +1,6 @@
 import type { ChangeBatch } from '../core/change.ts'
 import type { Log } from '../core/connector.ts'
+import type { Epoch, ServerIdentity } from '../core/epoch.ts'
 import { MillraceError } from '../core/errors.ts'
 import { formatLsn, type Lsn } from '../core/position.ts'
 import type { SourceIdentity, SourceSession } from '../core/source.ts'
@@ -23,12 +24,14 @@ const CLOSE_POLL = 20
 
 export interface SessionDeps {
   readonly settings: SourceSettings
-  readonly epoch: number
+  readonly outboxOid: number | null
   /** as `SourceIdentity.publication` says it */
   readonly publication: string
   readonly log: Log
   /** ms since the Unix epoch */
   readonly now: () => number
+  /** the same as it is now; null: it is gone */
+  readonly publicationNow: () => Promise<string | null>
   /** what the slot says of itself; null: it is gone */
   readonly slot: () => Promise<{ readonly confirmed: Lsn; readonly active: boolean } | null>
 }
@@ -46,7 +49,7 @@ type Limit = Parameters<SourceSession['next']>[0]
  * walsender whose peer is silent is ended, also when the peer only takes its time: PROTOCOL fact 5), and hands out what
  * it read.
  *
- *     reading ──buffer full──▶ held ──half taken──▶ reading
+ *     owned ──the epochs are known──▶ reading ──buffer full──▶ held ──half taken──▶ reading
  *        │  └──busy: 4 ms──▶ resting ──▶ reading
  *        ├──signal: we want no more──▶ draining (confirms still go out) ──close──▶ closed
  *        └──server, socket, bad bytes──▶ failed
@@ -68,6 +71,9 @@ export class PostgresSession implements SourceSession, ReplicationHandler {
   private failure: MillraceError | undefined
   private draining = false
   private closing: Promise<void> | undefined
+  /** what came before the epochs were known: the rest of the chunk that the stream began with; null: they are */
+  private early: { readonly buffer: Buffer; readonly start: number; readonly end: number }[] | null = []
+  private readonly passedOver = new Set<string>()
   private held = false
   private resting = false
 
@@ -81,26 +87,42 @@ export class PostgresSession implements SourceSession, ReplicationHandler {
   constructor(deps: SessionDeps) {
     this.deps = deps
     this.heardAtWall = deps.now()
-    const rows = new OutboxRows(deps.settings.table, deps.settings.columns)
-    this.capture = new Capture(deps.epoch, rows, this.buffer, (walEnd) => this.replyRequested(walEnd))
+    const rows = new OutboxRows(deps.settings.table, deps.settings.columns, deps.outboxOid)
+    this.capture = new Capture(
+      rows,
+      this.buffer,
+      (walEnd) => this.replyRequested(walEnd),
+      (what, { schema, name }) => this.passOver(`${what} of ${schema}.${name}`),
+    )
     this.coalescing = new ReadCoalescing((resting) => {
       this.resting = resting
       this.applyReading()
     })
   }
 
-  /** Status updates begin: what the slot has confirmed is known now, and may be said again. */
-  begin(stream: ReplicationStream, confirmed: Lsn, signal: AbortSignal): void {
+  /** The slot is ours. Status updates begin: what it has confirmed is known now, and may be said again. */
+  own(stream: ReplicationStream, server: ServerIdentity, confirmed: Lsn, signal: AbortSignal): void {
     this.stream = stream
     this.confirmed = confirmed
     const { settings, publication } = this.deps
-    this.said = { systemId: stream.systemId, timeline: stream.timeline, slot: settings.slot, publication, confirmed }
+    this.said = { ...server, slot: settings.slot, publication, confirmed }
     if (this.failure !== undefined) return
     this.timer = setInterval(() => this.tick(), this.deps.settings.statusIntervalMs)
     // the socket keeps the process alive, and this with it
     this.timer.unref()
     if (signal.aborted) this.drain()
     else signal.addEventListener('abort', () => this.drain(), { once: true, signal: this.over.signal })
+  }
+
+  begin(epochs: readonly Epoch[]): void {
+    if (this.failure !== undefined) return
+    this.capture.countEpochs(epochs)
+    const { early } = this
+    this.early = null
+    // silence while nobody listened says nothing
+    this.heard = performance.now()
+    for (const { buffer, start, end } of early ?? []) this.capture.message(buffer, start, end)
+    this.chunkEnd()
     this.applyReading()
   }
 
@@ -131,6 +153,16 @@ export class PostgresSession implements SourceSession, ReplicationHandler {
     })
   }
 
+  async intact(): Promise<void> {
+    const { settings, publication, publicationNow } = this.deps
+    const now = await publicationNow()
+    if (now === publication) return
+    throw new MillraceError(
+      'MILLRACE_STREAM_BROKEN',
+      `the publication ${settings.publication} ${now === null ? 'was dropped' : 'was altered'} while the relay ran`,
+    )
+  }
+
   confirm(lsn: Lsn): void {
     if (lsn <= this.confirmed) return
     if (lsn > this.given)
@@ -158,7 +190,9 @@ export class PostgresSession implements SourceSession, ReplicationHandler {
   }
 
   copyData(buffer: Buffer, start: number, end: number): void {
-    this.capture.message(buffer, start, end)
+    if (this.closing !== undefined) return
+    if (this.early === null) this.capture.message(buffer, start, end)
+    else this.early.push({ buffer, start, end })
   }
 
   chunkEnd(): void {
@@ -244,9 +278,19 @@ export class PostgresSession implements SourceSession, ReplicationHandler {
     const { uncovered } = this
     if (uncovered !== undefined && now - uncovered.since >= UNCOVERED_DEADLINE)
       return `the server asked for a reply that covers ${formatLsn(uncovered.lsn)}, and nothing confirmed it in time: it may be shutting down`
-    if (!this.held && !this.draining && silent >= SILENT_DEADLINE)
+    if (this.early === null && !this.held && !this.draining && silent >= SILENT_DEADLINE)
       return `nothing was heard of the server for ${Math.round(silent / 1_000)} s`
     return null
+  }
+
+  private passOver(what: string): void {
+    if (this.passedOver.has(what)) return
+    this.passedOver.add(what)
+    const { log, settings } = this.deps
+    log.warn(
+      { publication: settings.publication },
+      `the publication ${settings.publication} sends ${what}, which are no events and are passed over: it must publish nothing but inserts into the outbox (millrace check says how)`,
+    )
   }
 
   private drain(): void {

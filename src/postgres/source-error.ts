@@ -1,4 +1,5 @@
 import { type ErrorCode, MillraceError } from '../core/errors.ts'
+import { RESUME } from '../core/failover.ts'
 
 /** What an ErrorResponse of the server says; the fields of `pg`'s DatabaseError that are read here. */
 export interface ServerError {
@@ -21,11 +22,9 @@ const REMEDY: Partial<Record<ErrorCode, string>> = {
   MILLRACE_SOURCE_AUTH: 'check user, password, pg_hba.conf (database and replication lines) and that the role has REPLICATION',
   MILLRACE_TLS: 'give the authority that signed the server certificate as tls.ca, and the host name the certificate is made for',
   MILLRACE_SLOT_IN_USE: 'another relay holds the slot; this one takes it when that one ends',
-  MILLRACE_SLOT_LOST:
-    'the server removed WAL that the slot needed (max_slot_wal_keep_size, or an idle time-out): changes are missing; decide how to refill before the slot is made anew',
-  MILLRACE_SLOT_MISSING:
-    'run millrace init if this pipeline is new; if it is not, somebody dropped the slot and changes may be missing',
-  MILLRACE_PUBLICATION_MISSING: 'the publication must be older than the slot: run millrace init before any event is written',
+  MILLRACE_SLOT_LOST: RESUME,
+  MILLRACE_SLOT_MISSING: `if this pipeline is new: millrace init; if not: ${RESUME}`,
+  MILLRACE_PUBLICATION_MISSING: `if this pipeline is new: millrace init; if not: ${RESUME}`,
 }
 
 /**

@@ -1,8 +1,9 @@
 import type pg from 'pg'
 import { MillraceError } from '../core/errors.ts'
+import { RESUME } from '../core/failover.ts'
 import { readCatalog, readSlot } from './catalog.ts'
 import type { SourceSettings } from './options.ts'
-import { NEW_STREAM, publicationFaults, SET_WAL_LEVEL, slotForeignness } from './preflight.ts'
+import { publicationFaults, SET_WAL_LEVEL, slotForeignness } from './preflight.ts'
 import { publicationStatement, quoted } from './publication.ts'
 
 export interface Teardown {
@@ -45,7 +46,7 @@ export async function initSource(pool: pg.Pool, settings: SourceSettings): Promi
       throw new MillraceError(
         'MILLRACE_PUBLICATION_MISSING',
         `the slot ${settings.slot} is there and the publication ${settings.publication} is not: rows from before the publication would be skipped`,
-        { remedy: NEW_STREAM },
+        { remedy: RESUME },
       )
     await createPublication(pool, settings, catalog.outbox.kind === 'p')
     made.push(`publication ${settings.publication} for ${table}`)
@@ -58,7 +59,7 @@ export async function initSource(pool: pg.Pool, settings: SourceSettings): Promi
   }
   if (catalog.slot === null && catalog.stateTable?.written === true)
     throw new MillraceError('MILLRACE_SLOT_MISSING', `the slot ${settings.slot} is gone, and the stream was begun on it`, {
-      remedy: NEW_STREAM,
+      remedy: RESUME,
     })
   if (catalog.slot === null) {
     await createSlot(pool, settings, catalog.version)
@@ -67,7 +68,7 @@ export async function initSource(pool: pg.Pool, settings: SourceSettings): Promi
   return made
 }
 
-async function createPublication(pool: pg.Pool, settings: SourceSettings, partitioned: boolean): Promise<void> {
+export async function createPublication(pool: pg.Pool, settings: SourceSettings, partitioned: boolean): Promise<void> {
   const statement = publicationStatement(settings, partitioned)
   try {
     await pool.query(statement)

@@ -1,13 +1,16 @@
 import pg from 'pg'
 import type { Log } from '../core/connector.ts'
-import { MillraceError } from '../core/errors.ts'
+import type { ServerIdentity } from '../core/epoch.ts'
+import { codeOf, MillraceError } from '../core/errors.ts'
 import type { Finding } from '../core/finding.ts'
-import type { Source, SourceOpenOptions, StateCopy } from '../core/source.ts'
-import { readCatalog, readSlot, type Slot } from './catalog.ts'
-import { clientConfig, openPool } from './connection.ts'
-import { type PostgresSourceOptions, settle } from './options.ts'
-import { type Observation, preflight } from './preflight.ts'
-import { startReplication } from './replication.ts'
+import { formatLsn, type Lsn } from '../core/position.ts'
+import type { Source, StateCopy } from '../core/source.ts'
+import { type Catalog, readCatalog, readPublicationIdentity, readSlot, type Slot } from './catalog.ts'
+import { clientConfig, dropIdle, openPool } from './connection.ts'
+import { type PostgresSourceOptions, type SourceSettings, settle } from './options.ts'
+import { preflight } from './preflight.ts'
+import { type ReplicationStream, startReplication } from './replication.ts'
+import { identifyServer } from './server-identity.ts'
 import { PostgresSession } from './session.ts'
 import { sourceError } from './source-error.ts'
 import { initSource, type Teardown, teardownSource } from './source-setup.ts'
@@ -23,6 +26,8 @@ export interface PostgresSource extends Source {
   init(): Promise<readonly string[]>
   /** Removes what is named and there. @returns what was removed. @throws MILLRACE_SLOT_IN_USE while a relay holds the slot */
   teardown(what: Teardown): Promise<readonly string[]>
+  /** who the server is; needs no slot */
+  identify(): Promise<ServerIdentity>
   /** null: there is no slot of the name */
   slotStatus(): Promise<Slot | null>
   /** Ends the connections for ordinary statements; sessions are closed by themselves. */
@@ -46,6 +51,27 @@ export function openPostgresSource(options: PostgresSourceOptions, deps: Postgre
     })
   const copy: StateCopy = stateCopy(pool, settings.name)
 
+  /**
+   * Only now that the slot is ours can nobody else move it. An address that moves to a promoted standby can leave our two
+   * kinds of connection on two servers: then one would tell of a slot and a state that are not the stream's.
+   */
+  async function ownSlot(stream: ReplicationStream): Promise<Slot & { readonly confirmed: Lsn }> {
+    const slot = await query(() => readSlot(pool, settings.slot))
+    if (slot?.activePid !== stream.backendPid) {
+      await dropIdle(pool)
+      throw new MillraceError(
+        'MILLRACE_SOURCE_UNREACHABLE',
+        `the stream is sent by the server process ${stream.backendPid}, and the slot ${settings.slot} that statements see is ${slot === null ? 'missing' : `held by ${slot.activePid ?? 'nobody'}`}: they do not reach the same server`,
+        {
+          remedy:
+            'give the direct address of the primary; while an address moves to another server, a relay tries again by itself',
+        },
+      )
+    }
+    if (slot.confirmed === null) throw new MillraceError('MILLRACE_SLOT_LOST', `the slot ${settings.slot} has no confirmed LSN`)
+    return { ...slot, confirmed: slot.confirmed }
+  }
+
   return {
     name: settings.name,
     stateCopy: { read: () => query(() => copy.read()), write: (state) => query(() => copy.write(state)) },
@@ -65,20 +91,33 @@ export function openPostgresSource(options: PostgresSourceOptions, deps: Postgre
     teardown: (what) => query(() => teardownSource(pool, settings, what)),
     slotStatus: () => query(() => readSlot(pool, settings.slot)),
 
-    async open({ epoch, signal }: SourceOpenOptions) {
+    async identify() {
+      const client = new pg.Client({ ...config, replication: 'database', query_timeout: 10_000 } as pg.ClientConfig)
+      client.on('error', () => {})
+      try {
+        await client.connect()
+        return await identifyServer(client)
+      } catch (error) {
+        throw sourceError(error, 'connect')
+      } finally {
+        await client.end().catch(() => {})
+      }
+    },
+
+    async open({ signal }) {
       signal.throwIfAborted()
       const catalog = await query(() => readCatalog(pool, settings))
-      const observed = preflight(catalog, settings)
-      refuseFirst(observed)
-      for (const { level, message, remedy } of observed)
+      refuse(catalog, settings)
+      for (const { level, message, remedy } of preflight(catalog, settings))
         if (level === 'warning') deps.log.warn({ source: settings.name, remedy }, message)
 
       const session = new PostgresSession({
         settings,
-        epoch,
+        outboxOid: catalog.outbox?.oid ?? null,
         publication: catalog.publication?.identity ?? '',
         log: deps.log,
         now: deps.now,
+        publicationNow: () => query(() => readPublicationIdentity(pool, settings)),
         slot: async () => {
           const slot = await readSlot(pool, settings.slot)
           return slot?.confirmed == null ? null : { confirmed: slot.confirmed, active: slot.activePid !== null }
@@ -90,13 +129,14 @@ export function openPostgresSource(options: PostgresSourceOptions, deps: Postgre
         publication: settings.publication,
         handler: session,
         signal,
+      }).catch(async (error: unknown) => {
+        // one SQLSTATE stands for a lost slot and for one that a standby keeps for its primary
+        if (codeOf(error) === 'MILLRACE_SLOT_LOST') refuse(await query(() => readCatalog(pool, settings)), settings)
+        throw error
       })
       try {
-        // only now that the slot is ours can nobody else move it
-        const slot = await query(() => readSlot(pool, settings.slot))
-        if (slot?.confirmed == null)
-          throw new MillraceError('MILLRACE_SLOT_LOST', `the slot ${settings.slot} has no confirmed LSN`)
-        session.begin(stream, slot.confirmed, signal)
+        const slot = await ownSlot(stream)
+        session.own(stream, { ...stream.server, walEnd: slot.currentWal }, slot.confirmed, signal)
         return session
       } catch (error) {
         stream.destroy()
@@ -108,9 +148,14 @@ export function openPostgresSource(options: PostgresSourceOptions, deps: Postgre
   }
 }
 
-function refuseFirst(observed: readonly Observation[]): void {
-  for (const { refuses, message, remedy } of observed)
-    if (refuses !== null) throw new MillraceError(refuses, message, remedy === undefined ? {} : { remedy })
+/** @throws the first observation that keeps a session from beginning, with where the server stands */
+function refuse(catalog: Catalog, settings: SourceSettings): void {
+  const found = preflight(catalog, settings).find(({ refuses }) => refuses !== null)
+  if (found === undefined || found.refuses === null) return
+  throw new MillraceError(found.refuses, found.message, {
+    ...(found.remedy !== undefined && { remedy: found.remedy }),
+    fields: { walEnd: formatLsn(catalog.walEnd) },
+  })
 }
 
 /**

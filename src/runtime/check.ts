@@ -5,11 +5,13 @@ import { latestState, statePrefix } from '../core/relay-state.ts'
 import { topicsOf } from '../core/topic-template.ts'
 import type { PostgresSource } from '../postgres/source.ts'
 import type { ParsedConfig } from './config-schema.ts'
+import { pendingGap } from './new-epoch.ts'
 import { fingerprintOf, openQueue, openSource, prepareSink, type Surroundings } from './open.ts'
+import { unsecured } from './unsecured.ts'
 
 /** Everything that a person should know before, or while, the pipeline runs: the source, the queue and every sink. */
 export async function checkPipeline(config: ParsedConfig, around: Surroundings): Promise<readonly Finding[]> {
-  const findings: Finding[] = []
+  const findings: Finding[] = [...unsecured(config)]
   let source: PostgresSource | null = null
   let queue: Queue | null = null
   try {
@@ -69,12 +71,22 @@ async function checkStream(
       message: `the ${queued === null ? 'queue' : 'database'} does not know the stream that the ${queued === null ? 'database' : 'queue'} holds`,
       remedy: 'check that both sides are the right ones; if nothing was ever relayed, run: millrace init',
     })
-  else if (queued.fingerprint !== fingerprintOf(config, around))
+  else if (pendingGap(queued) !== null)
     found.push({
       level: 'blocker',
       subject: 'stream',
-      message: 'the outbox mapping, the topic template or the partitioner is not what the stream under way was begun with',
-      remedy: 'set them back; a change is accepted only when the stream is drained',
+      message: 'a refill was begun and not finished: its events stand before all that follows',
+      remedy: 'run: millrace resume --refill --yes',
+    })
+  else if (queued.fingerprint !== fingerprintOf(config, around))
+    found.push({
+      level: queued.drained === null ? 'blocker' : 'warning',
+      subject: 'stream',
+      message: `the outbox mapping, the topic template or the partitioner is not what the stream ${queued.drained === null ? 'under way' : 'that was drained'} was begun with`,
+      remedy:
+        queued.drained === null
+          ? 'set them back, or run millrace drain with the old settings first'
+          : 'the next relay goes on with the new settings; if that is not meant, set them back',
     })
   else found.push({ level: 'ok', subject: 'stream', message: `${queued.streamId}, session ${queued.session}` })
   return found

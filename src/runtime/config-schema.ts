@@ -149,7 +149,8 @@ export type ParsedQueue = NonNullable<ParsedConfig['queue']>
  */
 export interface Needs {
   readonly source: boolean
-  readonly queue: boolean
+  /** `topics`: what its topics are called, and none of its secrets */
+  readonly queue: boolean | 'topics'
   /** names; null: all of them */
   readonly sinks: readonly string[] | null
 }
@@ -177,7 +178,8 @@ function select(raw: unknown, needs: Needs): unknown {
   return {
     ...rest,
     ...(needs.source && rawSource !== undefined && { source: rawSource }),
-    ...(needs.queue && rawQueue !== undefined && { queue: rawQueue }),
+    ...(needs.queue &&
+      rawQueue !== undefined && { queue: needs.queue === 'topics' ? pick(rawQueue, ['kind', 'topics']) : rawQueue }),
     ...(rawSinks !== undefined && { sinks: needs.sinks === null ? rawSinks : pick(rawSinks, needs.sinks) }),
   }
 }

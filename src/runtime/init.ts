@@ -8,15 +8,21 @@ import { initRelayState } from '../pipeline/init-state.ts'
 import { migrate } from '../postgres/migrate.ts'
 import type { PostgresSource } from '../postgres/source.ts'
 import type { ParsedConfig } from './config-schema.ts'
+import { moveDrained } from './move-drained.ts'
+import type { EpochStep } from './new-epoch.ts'
 import { connectSource, fingerprintOf, namedTopics, openQueue, openSource, prepareSink, type Surroundings } from './open.ts'
 
 /**
  * Makes what is missing, in the order in which a crash in between does no harm: the schema, the publication, the slot,
  * the stream's identity on both sides, the sinks' bookkeeping. Safe to repeat.
  */
-export async function initPipeline(config: ParsedConfig, around: Surroundings): Promise<readonly string[]> {
+export async function initPipeline(
+  config: ParsedConfig,
+  around: Surroundings,
+  options: InitOptions & { readonly failpoint?: (step: EpochStep) => Promise<void> | void } = {},
+): Promise<readonly string[]> {
   const made: string[] = []
-  const stream = config.source === undefined ? null : await initStream(config, around)
+  const stream = config.source === undefined ? null : await initStream(config, around, options)
   made.push(...(stream?.made ?? []))
   for (const name of Object.keys(config.sinks)) {
     const sink = await (await prepareSink(config, name, around)).open()
@@ -29,6 +35,11 @@ export async function initPipeline(config: ParsedConfig, around: Surroundings): 
     }
   }
   return made
+}
+
+export interface InitOptions {
+  /** go on upon another server with a stream that was drained: publication and slot are made there, in a new epoch */
+  readonly newEpoch?: boolean
 }
 
 /** A new stream's first event follows nothing: a sink that stands at an older one's position would halt on it. */
@@ -48,13 +59,18 @@ interface Stream {
   readonly isNew: boolean
 }
 
-async function initStream(config: ParsedConfig, around: Surroundings): Promise<Stream> {
+async function initStream(
+  config: ParsedConfig,
+  around: Surroundings,
+  { newEpoch = false, failpoint }: Parameters<typeof initPipeline>[2] & object,
+): Promise<Stream> {
   const maxEventBytes = config.source?.outbox.maxEventBytes
   const client = await connectSource(config, around)
   const applied = await migrate(client, { maxEventBytes }).finally(() => client.end())
+  const moved = newEpoch ? await moveDrained(config, around, failpoint) : []
   const source = await openSource(config, around)
   try {
-    const made = [...applied.map(({ version, name }) => `migration ${version}, ${name}`), ...(await source.init())]
+    const made = [...applied.map(({ version, name }) => `migration ${version}, ${name}`), ...moved, ...(await source.init())]
     if (config.queue === undefined) return { made, isNew: false }
     const queue = await openQueue(config, around)
     try {
@@ -85,12 +101,10 @@ async function foundStream(
   around: Surroundings,
 ): Promise<{ readonly said: string; readonly isNew: boolean }> {
   const known = latestState(await queue.state.read(statePrefix(source.name)))
-  const identity =
-    known !== null && (await source.stateCopy.read()) !== null ? { ...known, confirmed: known.intent } : await identify(source)
   const state = await initRelayState({
     source,
     queue,
-    identity,
+    identify: () => identify(source),
     fingerprint: fingerprintOf(config, around),
     newStreamId: randomUUID,
   })
@@ -100,7 +114,7 @@ async function foundStream(
 
 /** a session is opened for its identity alone: nothing is read or confirmed */
 async function identify(source: PostgresSource): Promise<SourceIdentity> {
-  const session = await source.open({ epoch: 1, signal: AbortSignal.timeout(60_000) })
+  const session = await source.open({ signal: AbortSignal.timeout(60_000) })
   await session.close()
   return session.identity
 }

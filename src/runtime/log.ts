@@ -49,6 +49,8 @@ export function describeError(error: unknown): object {
     const { table, column, constraint } = error as { table?: unknown; column?: unknown; constraint?: unknown }
     return { ...named, message: 'refused by Postgres', table, column, constraint }
   }
+  // so do those of JSON.parse
+  if (error instanceof SyntaxError) return { ...named, message: 'a text is not what it should be (SyntaxError)', ...cause }
   return { ...named, message: error.message, ...(error instanceof TypeError && { stack: error.stack }), ...cause }
 }
 

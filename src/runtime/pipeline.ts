@@ -6,15 +6,20 @@ import { checkPipeline } from './check.ts'
 import { systemClock } from './clock.ts'
 import type { MillraceConfig } from './config.ts'
 import { EVERYTHING, type Needs, type ParsedConfig, parseConfig } from './config-schema.ts'
-import { initPipeline } from './init.ts'
+import { type DrainOptions, type DrainReport, drainPipeline } from './drain.ts'
+import { type InitOptions, initPipeline } from './init.ts'
 import { createLog, type LogLevel } from './log.ts'
+import type { EpochStep } from './new-epoch.ts'
 import { checkOptions, type Surroundings } from './open.ts'
+import { type ParkedKeys, parkedKeys } from './parked.ts'
+import { type ResumeOptions, type ResumeReport, resumePipeline } from './resume.ts'
 import { type SqlRole, sqlFor } from './role-sql.ts'
 import { type Roles, type Running, startRoles } from './run.ts'
 import { redacted, Secrets } from './secrets.ts'
 import type { StatusReport } from './status.ts'
 import { readStatus } from './status-reading.ts'
 import { type TeardownParts, teardownPipeline } from './teardown.ts'
+import { unsecured } from './unsecured.ts'
 
 /** A pipeline as its config describes it: what the commands do, for programs. Each call opens what it needs and closes it. */
 export interface Pipeline {
@@ -26,9 +31,11 @@ export interface Pipeline {
   check(): Promise<readonly Finding[]>
   /**
    * Makes what is missing: schema, publication, slot, the stream's identity, the sinks' bookkeeping. Safe to repeat.
+   * With `newEpoch` it moves a stream that was drained to the server that the config names now.
    * @returns what was made, for people
+   * @throws MILLRACE_NOT_DRAINED when events could be lost by moving it
    */
-  init(): Promise<readonly string[]>
+  init(options?: InitOptions): Promise<readonly string[]>
   /** The statements that a role of the database needs, inside one transaction, for any migration tool. */
   sql(role: SqlRole): Promise<string>
   /**
@@ -38,6 +45,23 @@ export interface Pipeline {
   run(roles?: Roles): Promise<Running>
   /** as a running process tells it, else as the database, the queue and the sinks do */
   status(): Promise<StatusReport>
+  /**
+   * What people do about what a sink could not apply.
+   * @throws MILLRACE_USAGE when the config has no such sink
+   */
+  parked(sink: string): ParkedKeys
+  /**
+   * Relays and applies what was committed before it began, and records that the stream stands still, which a changed
+   * mapping, template or partition count and a move to another server ask for. To be run instead of `run`.
+   * @throws MILLRACE_DRAIN_TIMEOUT with who is behind, MILLRACE_SLOT_IN_USE while a relay runs, and what halts one
+   */
+  drain(options?: DrainOptions): Promise<DrainReport>
+  /**
+   * Says whether a relay could begin and what lies between if not (a slot that was lost, a database that was restored or
+   * failed over …). Without a `way` it changes nothing; with one, it goes it and begins a new epoch.
+   * @throws MILLRACE_SLOT_IN_USE while a relay runs, MILLRACE_USAGE when nothing is wrong, and what no new slot mends
+   */
+  resume(options?: ResumeOptions): Promise<ResumeReport>
   /** Removes what is named. @returns what was removed, for people */
   teardown(parts: TeardownParts): Promise<readonly string[]>
   /** the config as it is understood, secrets hidden */
@@ -57,7 +81,7 @@ export interface PipelineOptions {
   /** @internal */
   readonly secrets?: Secrets
   /** @internal tests kill the process here */
-  readonly failpoint?: (name: Failpoint) => Promise<void> | void
+  readonly failpoint?: (name: Failpoint | EpochStep) => Promise<void> | void
 }
 
 /** What every role needs of a config: its name, and how it is seen from outside. */
@@ -73,6 +97,8 @@ export function createPipeline(config: MillraceConfig, options: PipelineOptions 
   const log = options.log ?? createLog({ level: options.logLevel ?? frame.log.level, secrets })
   const around: Surroundings = { ...origin, log, clock: systemClock, random: Math.random }
 
+  const { failpoint } = options
+
   return {
     name: frame.name,
     log,
@@ -84,7 +110,7 @@ export function createPipeline(config: MillraceConfig, options: PipelineOptions 
         parse(role === 'sink' ? { ...EVERYTHING, source: false, queue: false } : { ...EVERYTHING, sinks: [] }),
         around,
       ),
-    init: async () => initPipeline(parse(EVERYTHING), around),
+    init: async (how) => initPipeline(parse(EVERYTHING), around, { ...how, ...(failpoint !== undefined && { failpoint }) }),
     async run(roles) {
       for (const name of roles?.sinks ?? []) requireSink(config, name, origin.origin)
       const parsed = parse(roles === undefined ? EVERYTHING : { source: roles.relay, queue: true, sinks: roles.sinks })
@@ -92,9 +118,16 @@ export function createPipeline(config: MillraceConfig, options: PipelineOptions 
       if (roles === undefined && !all.relay && all.sinks.length === 0)
         throw new MillraceError('MILLRACE_USAGE', `${origin.origin} has neither a source nor a sink to run`)
       await checkOptions(parsed, around)
-      return startRoles(parsed, roles ?? all, around, options.failpoint)
+      for (const { subject, message } of unsecured(parsed)) log.warn({ subject }, message)
+      return startRoles(parsed, roles ?? all, around, failpoint)
     },
     status: async () => readStatus(parse(EVERYTHING), around),
+    parked(sink) {
+      requireSink(config, sink, origin.origin)
+      return parkedKeys(sink, () => parse({ source: false, queue: 'topics', sinks: [sink] }), around)
+    },
+    drain: async (how) => drainPipeline(parse(EVERYTHING), around, how),
+    resume: async (how) => resumePipeline(parse({ ...EVERYTHING, sinks: [] }), around, how ?? {}, failpoint),
     teardown: async (parts) => teardownPipeline(parse({ ...EVERYTHING, sinks: [] }), parts, around),
     describe: () => redacted(parse(EVERYTHING), secrets),
   }

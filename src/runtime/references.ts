@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { ConfigIssue } from './config-issues.ts'
-import type { Secrets } from './secrets.ts'
+import { isSecretName, type Secrets } from './secrets.ts'
+import { describeThrown } from './thrown.ts'
 
 /**
  * `${env:NAME}` and `${file:PATH}` inside the strings of a config; `$${` stands for a plain `${`. A path is taken from
@@ -27,8 +28,12 @@ export function resolveReferences(
   const issues: ConfigIssue[] = []
   const walk = (value: unknown, path: readonly string[]): unknown => {
     if (typeof value === 'string') return text(value, path)
+    if (typeof value === 'function' && isSecretName(path.at(-1) ?? ''))
+      return learning(value as Credential, path, context.secrets)
     if (Array.isArray(value)) return value.map((item, index) => walk(item, [...path, String(index)]))
     if (!isPlain(value)) return value
+    // whoever copies an object by assignment loses this key, and what it says, without a word
+    if (Object.hasOwn(value, '__proto__')) issues.push({ path: [...path, '__proto__'], message: 'nothing can be called so' })
     return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, walk(item, [...path, name])]))
   }
   const text = (value: string, path: readonly string[]): unknown => {
@@ -40,6 +45,23 @@ export function resolveReferences(
     return resolved
   }
   return { value: walk(config, []), issues }
+}
+
+/** a password, or a token with what belongs to it */
+type Credential = () => unknown
+
+/** What the function gives is a secret from then on; what it throws may hold one, and is told by its kind and place. */
+function learning(credential: Credential, path: readonly string[], secrets: Secrets): Credential {
+  return async () => {
+    try {
+      const found = await credential()
+      const value = typeof found === 'object' && found !== null ? (found as { value?: unknown }).value : found
+      if (typeof value === 'string') secrets.learn('password', value)
+      return found
+    } catch (error) {
+      throw new Error(`the function of ${path.join('.')} threw: ${describeThrown(error)}`)
+    }
+  }
 }
 
 function expand(value: string, context: ReferenceContext, fail: (message: string) => void): string {

@@ -4,6 +4,7 @@ import type { QueueConnector, SinkConnector } from '../core/connector.ts'
 import type { MillraceError } from '../core/errors.ts'
 import { configError, nearest, toConfigIssues } from './config-issues.ts'
 import { isModulePath } from './config-schema.ts'
+import { describeThrown } from './thrown.ts'
 
 /** The connectors of the house, a line each. A client library is loaded only when a config names its connector. */
 const QUEUES: Readonly<Record<string, () => Promise<unknown>>> = {
@@ -53,7 +54,7 @@ async function load(
   try {
     module = house === undefined ? await import(moduleUrl(kind, at.folder)) : await house()
   } catch (cause) {
-    throw invalid(`the module of ${JSON.stringify(kind)} cannot be loaded: ${(cause as Error).message}`)
+    throw invalid(`the module of ${JSON.stringify(kind)} cannot be loaded: ${describeThrown(cause)}`)
   }
   const found = (module as { default?: { connector?: unknown; contract?: unknown } }).default
   if (found?.connector !== what)

@@ -25,7 +25,9 @@ async function sinkSql(config: ParsedConfig, around: Surroundings): Promise<stri
     if (kind !== 'postgres') continue
     const connector = await loadSink(kind, name, around)
     const { schema, tables } = (await optionsFor(connector, rest, around, ['sinks', name])) as PostgresSinkSettings
-    const bookkeeping = ['guard', 'target'].map((table): TableName => ({ schema, name: table }))
+    const bookkeeping = ['guard', 'target', 'parked', 'parked_event', 'parked_audit'].map(
+      (table): TableName => ({ schema, name: table }),
+    )
     const statements = bookkeepingSql(schema)
       .map((statement) => `${statement};`)
       .join('\n')

@@ -100,13 +100,14 @@ export function startRoles(
     },
     ready: () => !signal.aborted && (relay?.ready() ?? true) && sinks.every((sink) => sink.ready()),
     async status() {
-      const { slot, problem } = await slots.look()
+      const { slot, gaps, problem } = await slots.look()
       return {
         ...emptyStatus(config.name),
         slot,
+        gaps,
         problems: problem === null ? [] : [problem],
         relay: relay === null ? null : relayReport(relay.status()),
-        sinks: sinks.map((sink) => sink.report(relay?.status() ?? null)),
+        sinks: await Promise.all(sinks.map((sink) => sink.report(relay?.status() ?? null))),
       }
     },
     async stop(deadline = DRAIN_DEADLINE) {

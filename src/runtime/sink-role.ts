@@ -1,13 +1,15 @@
+import type { Parking } from '../core/sink.ts'
 import { type Applier, startApplier } from '../pipeline/applier.ts'
 import type { RelayStatus } from '../pipeline/relay.ts'
 import { startOf } from './config-schema.ts'
 import { prepareSink } from './open.ts'
+import { watchParked } from './parked-watch.ts'
 import { live, patiently, type Role, type RoleContext } from './role.ts'
 import { errorReport, type SinkReport, sinkReport } from './status.ts'
 
 export interface SinkRole extends Role {
   /** `relay`: of the same process, for what only it knows */
-  report(relay: RelayStatus | null): SinkReport
+  report(relay: RelayStatus | null): Promise<SinkReport>
 }
 
 export function startSinkRole(name: string, context: RoleContext): SinkRole {
@@ -15,12 +17,15 @@ export function startSinkRole(name: string, context: RoleContext): SinkRole {
   const log = around.log.child({ sink: name })
   let applier: Applier | null = null
   let error: Error | null = null
+  let parking: Parking | null = null
+  const parked = watchParked(() => parking, around.clock.now)
 
   async function work(): Promise<void> {
     const section = config.sinks[name]
     const { topics, open } = await prepareSink(config, name, around)
     const queue = await context.queue()
     const sink = context.keep(await patiently(`the sink ${name}`, { ...around, log, signal }, open))
+    parking = sink.parking
     const started = startApplier({
       name,
       pipeline: config.name,
@@ -51,12 +56,13 @@ export function startSinkRole(name: string, context: RoleContext): SinkRole {
     done: live(`the sink ${name}`, log, work, (caught) => {
       error = caught
     }),
-    report(relay) {
-      if (applier !== null) return sinkReport(name, applier.status(), relay)
+    async report(relay) {
+      if (applier !== null) return sinkReport(name, applier.status(), await parked.look(), relay)
       return {
         name,
         phase: error === null ? 'starting' : 'halted',
         error: error === null ? null : errorReport(error),
+        parked: null,
         partitions: [],
       }
     },

@@ -1,10 +1,14 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { PostgresSource } from '../postgres/source.ts'
-import { type ErrorReport, errorReport, type SlotReport, slotReport } from './status.ts'
+import { type ErrorReport, errorReport, type GapReport, gapReports, type SlotReport, slotReport } from './status.ts'
 
 /** The slot as it was seen last, for status and metrics: whoever asks is answered soon, also while the database is away. */
 export interface SlotWatch {
-  look(): Promise<{ readonly slot: SlotReport | null; readonly problem: ErrorReport | null }>
+  look(): Promise<{
+    readonly slot: SlotReport | null
+    readonly gaps: readonly GapReport[]
+    readonly problem: ErrorReport | null
+  }>
 }
 
 /** what was seen is good for this long (ms) */
@@ -14,6 +18,7 @@ const PATIENCE = 1_000
 
 export function watchSlot(source: () => PostgresSource | null, now: () => number): SlotWatch {
   let slot: SlotReport | null = null
+  let gaps: readonly GapReport[] = []
   let problem: ErrorReport | null = null
   let seenAt = Number.NEGATIVE_INFINITY
   let looking: Promise<void> | null = null
@@ -21,6 +26,7 @@ export function watchSlot(source: () => PostgresSource | null, now: () => number
   async function refresh(from: PostgresSource): Promise<void> {
     try {
       slot = await slotReport(from)
+      gaps = await gapReports(from)
       problem = null
     } catch (error) {
       // what was true before is not known to be true any more
@@ -40,7 +46,7 @@ export function watchSlot(source: () => PostgresSource | null, now: () => number
         await Promise.race([looking, wait(PATIENCE, undefined, { signal: timer.signal }).catch(() => {})])
         timer.abort()
       }
-      return { slot, problem }
+      return { slot, gaps, problem }
     },
   }
 }

@@ -8,6 +8,8 @@ import {
   type ErrorReport,
   emptyStatus,
   errorReport,
+  type GapReport,
+  gapReports,
   type PartitionReport,
   type RelayReport,
   type SinkReport,
@@ -32,7 +34,9 @@ export async function readStatus(config: ParsedConfig, around: Surroundings): Pr
     }
   }
   const running = await askRunning(config)
-  const slot = running?.slot ?? (config.source === undefined ? null : await looking(() => readSlot(config, around)))
+  const known = running?.slot == null && config.source !== undefined ? await looking(() => readSource(config, around)) : null
+  const slot = running?.slot ?? known?.slot ?? null
+  const gaps = running?.slot == null ? (known?.gaps ?? []) : running.gaps
   const names = Object.keys(config.sinks)
   const missing = names.filter((name) => !running?.sinks.some((sink) => sink.name === name))
   let relay: RelayReport | null = running?.relay ?? null
@@ -52,7 +56,7 @@ export async function readStatus(config: ParsedConfig, around: Surroundings): Pr
         await queue.close()
       }
   }
-  return { ...emptyStatus(config.name), slot, relay, sinks, problems }
+  return { ...emptyStatus(config.name), slot, relay, gaps, sinks, problems }
 }
 
 /** the report of a process of this pipeline on this machine; null when none answers at the config's address */
@@ -71,9 +75,16 @@ async function askRunning(config: ParsedConfig): Promise<StatusReport | null> {
   }
 }
 
-async function readSlot(config: ParsedConfig, around: Surroundings): Promise<SlotReport | null> {
+async function readSource(
+  config: ParsedConfig,
+  around: Surroundings,
+): Promise<{ readonly slot: SlotReport | null; readonly gaps: readonly GapReport[] }> {
   const source = await openSource(config, around)
-  return slotReport(source).finally(() => source.close())
+  try {
+    return { slot: await slotReport(source), gaps: await gapReports(source) }
+  } finally {
+    await source.close()
+  }
 }
 
 async function readRelay(name: string, queue: Queue): Promise<RelayReport | null> {
@@ -110,7 +121,7 @@ async function readSink(config: ParsedConfig, name: string, queue: Queue, around
         partitions.push(
           partitionAt(topic, partition, range, remembers ? (checkpoints.get(`${topic}/${partition}`) ?? null) : undefined),
         )
-    return { name, phase: null, error: null, partitions }
+    return { name, phase: null, error: null, parked: (await sink.parking?.totals()) ?? null, partitions }
   } finally {
     await sink.close()
   }

@@ -1,5 +1,7 @@
 import { codeOf, MillraceError } from '../core/errors.ts'
 import { formatLsn, parsePosition } from '../core/position.ts'
+import type { Gap } from '../core/relay-state.ts'
+import { decodeState } from '../core/state-text.ts'
 import type { ApplierStatus } from '../pipeline/applier.ts'
 import type { PartitionStatus } from '../pipeline/lane-follower.ts'
 import type { RelayStatus } from '../pipeline/relay.ts'
@@ -15,6 +17,8 @@ export interface StatusReport {
   readonly at: string
   readonly slot: SlotReport | null
   readonly relay: RelayReport | null
+  /** the latest, oldest first: what no slot could send, and what was decided about it */
+  readonly gaps: readonly GapReport[]
   readonly sinks: readonly SinkReport[]
   /** what could not be looked at, and why */
   readonly problems: readonly ErrorReport[]
@@ -47,12 +51,31 @@ export interface RelayReport {
   readonly error: ErrorReport | null
 }
 
+export interface GapReport {
+  readonly at: string
+  /** the one that begins after it */
+  readonly epoch: number
+  /** LSNs: up to where was relayed before, and from where on after; of two servers they do not compare */
+  readonly from: string
+  readonly to: string
+  /** null: accepted as it is; `pending`: begun, and no relay begins before it is finished */
+  readonly refill: Gap['refill']
+}
+
 export interface SinkReport {
   readonly name: string
   /** null: read from its store, by another process */
   readonly phase: ApplierStatus['phase'] | null
   readonly error: ErrorReport | null
+  /** what could not be applied and waits; null: nothing is ever parked here, or it is not known */
+  readonly parked: ParkedReport | null
   readonly partitions: readonly PartitionReport[]
+}
+
+export interface ParkedReport {
+  readonly keys: number
+  readonly events: number
+  readonly bytes: number
 }
 
 export interface PartitionReport {
@@ -82,7 +105,7 @@ export interface ErrorReport {
 
 /** the report of a pipeline of which nothing is known */
 export function emptyStatus(pipeline: string): StatusReport {
-  return { schema: 1, pipeline, at: new Date().toISOString(), slot: null, relay: null, sinks: [], problems: [] }
+  return { schema: 1, pipeline, at: new Date().toISOString(), slot: null, relay: null, gaps: [], sinks: [], problems: [] }
 }
 
 export function errorReport(error: Error): ErrorReport {
@@ -91,6 +114,16 @@ export function errorReport(error: Error): ErrorReport {
     message: error.message,
     remedy: error instanceof MillraceError ? (error.remedy ?? null) : null,
   }
+}
+
+export function gapReport({ at, epoch, from, to, refill }: Gap): GapReport {
+  return { at: new Date(at).toISOString(), epoch, from: formatLsn(from), to: formatLsn(to), refill }
+}
+
+/** as the source's copy of the relay's state tells */
+export async function gapReports(source: PostgresSource): Promise<readonly GapReport[]> {
+  const copy = await source.stateCopy.read()
+  return copy === null ? [] : decodeState(copy).gaps.map(gapReport)
 }
 
 export async function slotReport(source: PostgresSource): Promise<SlotReport | null> {
@@ -122,11 +155,17 @@ export function relayReport(status: RelayStatus): RelayReport {
   }
 }
 
-export function sinkReport(name: string, status: ApplierStatus, relay: RelayStatus | null): SinkReport {
+export function sinkReport(
+  name: string,
+  status: ApplierStatus,
+  parked: ParkedReport | null,
+  relay: RelayStatus | null,
+): SinkReport {
   return {
     name,
     phase: status.phase,
     error: status.error === null ? null : errorReport(status.error),
+    parked,
     partitions: status.partitions.map((partition) => partitionReport(partition, relay)),
   }
 }

@@ -34,7 +34,9 @@ export async function startAdmin(
   surface: AdminSurface,
   listen: { readonly host: string; readonly port: number },
 ): Promise<AdminServer> {
-  const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000, maxHeaderSize: 8_192 }, (request, response) => {
+  // time-outs hold only as often as Node looks, which is each 30 s by itself: so long a few slow ones could fill the server
+  const limits = { requestTimeout: 10_000, headersTimeout: 5_000, connectionsCheckingInterval: 1_000, maxHeaderSize: 8_192 }
+  const server = createServer(limits, (request, response) => {
     answer(surface, request, response).catch(() => {
       if (!response.headersSent) send(response, 500, TEXT, 'failed\n')
       else response.destroy()

@@ -58,6 +58,18 @@ const FAMILIES: Readonly<Record<string, Family>> = {
     labels: PARTITION,
     samples: (status) => byPartition(status, (partition) => partition.applied),
   },
+  millrace_parked_keys: {
+    type: 'gauge',
+    help: 'Keys of which an event cannot be applied: it and what follows of its key wait',
+    labels: ['pipeline', 'sink'],
+    samples: ({ pipeline, sinks }) => sinks.map(({ name, parked }) => [{ pipeline, sink: name }, parked?.keys ?? null]),
+  },
+  millrace_parked_events: {
+    type: 'gauge',
+    help: 'Events that wait in parked keys',
+    labels: ['pipeline', 'sink'],
+    samples: ({ pipeline, sinks }) => sinks.map(({ name, parked }) => [{ pipeline, sink: name }, parked?.events ?? null]),
+  },
   millrace_halted: {
     type: 'gauge',
     help: '1 for whatever waits for a person to decide; labels say what and why',

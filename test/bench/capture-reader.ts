@@ -1,3 +1,4 @@
+import { nextEpoch } from '../../src/core/epoch.ts'
 import { openPostgresSource } from '../../src/postgres/source.ts'
 
 /**
@@ -20,7 +21,8 @@ const source = openPostgresSource(
 )
 const cpuBefore = process.cpuUsage()
 const began = performance.now()
-const session = await source.open({ epoch: 1, signal: new AbortController().signal })
+const session = await source.open({ signal: new AbortController().signal })
+session.begin([nextEpoch([], session.identity)])
 let rows = 0
 let payloadBytes = 0
 for (;;) {

@@ -1,6 +1,6 @@
 import { createDatabase } from '../support/database.ts'
 import { ORDERS, openSink, topic } from './postgres-fixture.ts'
-import { sinkContract } from './sink-contract.ts'
+import { sinkContract, UNFIT } from './sink-contract.ts'
 
 for (const guard of ['column', 'table'] as const)
   sinkContract(`postgres, guard: ${guard}`, async () => {
@@ -15,6 +15,10 @@ for (const guard of ['column', 'table'] as const)
       topic,
       types: { write: 'Changed', remove: 'Erased' },
       payload: (id, note) => ({ id, total: 1, note }),
+      refusing: async (refused) => {
+        await database.query('alter table orders drop constraint if exists fit')
+        if (refused) await database.query(`alter table orders add constraint fit check (note <> '${UNFIT}') not valid`)
+      },
       unfit: (id) => ({ id, total: 'much', note: '' }),
       rows: async () => new Map((await database.query('select id, note from orders')).rows.map(({ id, note }) => [id, note])),
       remove: () => database.drop(),

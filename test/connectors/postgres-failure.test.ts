@@ -68,7 +68,7 @@ describe('constraints', () => {
       code: 'MILLRACE_EVENT_CONFLICT',
       fields: { position: clash.position, source: 'shop', cause: '23505', constraint: 'orders_note_key' },
     })
-    expect(policyFor(error)).toBe('retry')
+    expect(policyFor(error)).toBe('park')
     expect(String(error)).not.toContain('taken')
     expect(await notes()).toEqual(['taken'])
     await database.query('delete from orders')

@@ -20,6 +20,7 @@ const start = async (): Promise<SinkUnderTest> => {
     types: { write: 'Changed', remove: 'Erased' },
     payload: (_, text) => ({ text }),
     unfit: null,
+    refusing: null,
     // what a reader of the lines would hold: the last line of a key stands
     async rows() {
       const rows = new Map<string, string>()
@@ -36,4 +37,4 @@ const start = async (): Promise<SinkUnderTest> => {
   }
 }
 
-sinkContract('stdout', start, { checkpoints: false })
+sinkContract('stdout', start, { checkpoints: false, parking: false })

@@ -116,7 +116,7 @@ test('a batch has been applied only when its reader has taken it', async () => {
   expect((await lane.reread()).positions).toEqual(new Map())
   taken.shift()?.()
   await applied
-  expect(await lane.reread()).toEqual({ ...place, positions: new Map([['shop', at(2)]]), offset: 2n })
+  expect(await lane.reread()).toEqual({ ...place, positions: new Map([['shop', at(2)]]), offset: 2n, parked: new Set() })
 })
 
 test('when the reader is gone the sink says so, and what was not read stays to be applied', async () => {
@@ -143,7 +143,7 @@ test('a partition that is claimed again within a run goes on from where it was; 
   const first = await sink.claim(place)
   await first.apply(batch([event(1)]))
   const second = await sink.claim(place)
-  expect(second.checkpoint).toEqual({ ...place, positions: new Map([['shop', at(1)]]), offset: 1n })
+  expect(second.checkpoint).toEqual({ ...place, positions: new Map([['shop', at(1)]]), offset: 1n, parked: new Set() })
   const fenced = { code: 'MILLRACE_SINK_FENCED' }
   await expect(first.apply(batch([event(2)], at(1)))).rejects.toMatchObject(fenced)
   await expect(first.reread()).rejects.toMatchObject(fenced)

@@ -5,7 +5,7 @@ import { position } from '../../src/core/position.ts'
 
 const at = (n: number) => position(1, BigInt(n), 1)
 const event = (n: number, prev: number | null) => ({ position: at(n), prev: prev === null ? null : at(prev) }) as Event
-const standing = (n: number, foundingUntil: bigint | null = null): Chain => ({ at: at(n), foundingUntil })
+const standing = (n: number, foundingUntil: bigint | null = null): Chain => ({ at: at(n), foundingUntil, whole: false })
 
 test('an event follows only the one that was applied last: equal, not merely older', () => {
   expect(linkOf(standing(3), event(5, 3), 9n)).toBe('next')
@@ -20,7 +20,13 @@ test('what is not newer than what was applied is stale, wherever it claims to st
 })
 
 test("a sink's first record founds its chain", () => {
-  expect(linkOf({ at: null, foundingUntil: null }, event(5, 4), 9n)).toBe('founding')
+  expect(linkOf({ at: null, foundingUntil: null, whole: false }, event(5, 4), 9n)).toBe('founding')
+})
+
+test('a log that is read from its very first record holds the beginning of each chain: what follows something is a gap there', () => {
+  const whole: Chain = { at: null, foundingUntil: null, whole: true }
+  expect(linkOf(whole, event(5, null), 0n)).toBe('founding')
+  expect(linkOf(whole, event(5, 4), 3n)).toBe('gap')
 })
 
 test('a chain that began in a trimmed log may have met a stale run: it is founded anew only below the end it saw', () => {

@@ -15,6 +15,7 @@ test('the codes are those that were promised', () => {
       "MILLRACE_SOURCE_AUTH",
       "MILLRACE_SOURCE_NOT_READY",
       "MILLRACE_SOURCE_CHANGED",
+      "MILLRACE_SOURCE_STANDBY",
       "MILLRACE_SCHEMA_OUTDATED",
       "MILLRACE_PUBLICATION_MISSING",
       "MILLRACE_SLOT_MISSING",
@@ -27,6 +28,7 @@ test('the codes are those that were promised', () => {
       "MILLRACE_STATE_MISSING",
       "MILLRACE_STATE_CONFLICT",
       "MILLRACE_FINGERPRINT_CHANGED",
+      "MILLRACE_NOT_DRAINED",
       "MILLRACE_QUEUE_UNREACHABLE",
       "MILLRACE_QUEUE_AUTH",
       "MILLRACE_QUEUE_NOT_READY",
@@ -66,6 +68,7 @@ test('only what may pass by itself is tried again; everything else waits for a p
   expect(by('retry-slowly')).toEqual(['MILLRACE_SOURCE_AUTH', 'MILLRACE_QUEUE_AUTH', 'MILLRACE_SINK_AUTH'])
   expect(by('retry')).toEqual([
     'MILLRACE_SOURCE_UNREACHABLE',
+    'MILLRACE_SOURCE_STANDBY',
     'MILLRACE_SLOT_IN_USE',
     'MILLRACE_STREAM_BROKEN',
     'MILLRACE_QUEUE_UNREACHABLE',

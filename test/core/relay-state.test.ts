@@ -1,41 +1,19 @@
 import { describe, expect, test } from 'vitest'
-import { position } from '../../src/core/position.ts'
-import { decodeState, encodeState, latestState, type RelayState, resumeState, stateKey } from '../../src/core/relay-state.ts'
+import type { MillraceError } from '../../src/core/errors.ts'
+import { latestState, type RelayState, resumeState, stateKey } from '../../src/core/relay-state.ts'
+import { encodeState } from '../../src/core/state-text.ts'
+import { epoch, identity, state } from './stream.ts'
 
-const state: RelayState = {
-  streamId: 's-1',
-  session: 4,
-  source: 'shop',
-  systemId: '7301',
-  timeline: 1,
-  slot: 'millrace_shop',
-  publication: '16/17',
-  epoch: 1,
-  intent: 0x1_0000_00a0n,
-  fingerprint: 'f',
-  topics: new Map([
-    [
-      'outbox.event.order',
-      [
-        { position: position(1, 9n, 2), offset: 41n },
-        { position: null, offset: -1n },
-      ],
-    ],
-  ]),
-}
-const identity = { systemId: '7301', timeline: 1, slot: 'millrace_shop', publication: '16/17', confirmed: 0x1_0000_00a0n }
 const found = { source: 'shop', queue: state, copy: state, identity, fingerprint: 'f' }
-const code = (work: () => unknown): unknown => {
-  try {
-    return work()
-  } catch (error) {
-    return (error as { code: string }).code
-  }
-}
 
-test('a state survives its text', () => {
-  expect(decodeState(encodeState(state))).toEqual(state)
-})
+function refusal(change: Partial<Parameters<typeof resumeState>[0]>): MillraceError {
+  try {
+    resumeState({ ...found, ...change })
+  } catch (error) {
+    return error as MillraceError
+  }
+  throw new Error('a session would begin')
+}
 
 test('of several sessions the latest counts, whatever came last', () => {
   const records = new Map([
@@ -46,9 +24,16 @@ test('of several sessions the latest counts, whatever came last', () => {
   expect(latestState(new Map())).toBeNull()
 })
 
-test('a text that is no state is refused, not guessed at', () => {
-  for (const text of ['', '{}', '{"format":2}', encodeState(state).replace('"1/A0"', '"x"')])
-    expect(code(() => decodeState(text))).toBe('MILLRACE_STATE_CONFLICT')
+test('of two sessions of one number on two servers the one on the promoted server counts, however far the other got', () => {
+  const old: RelayState = { ...state, intent: state.intent + 1_000n }
+  const promoted: RelayState = { ...state, epochs: [epoch(1), epoch(2, { timeline: 2, began: 0x900n, from: 0x900n })] }
+  for (const order of [
+    [old, promoted],
+    [promoted, old],
+  ]) {
+    const records = new Map(order.map((one, index) => [stateKey('shop', 4, `w${index}`), encodeState(one)]))
+    expect(latestState(records)).toEqual(promoted)
+  }
 })
 
 describe('a session begins only where both sides agree', () => {
@@ -61,20 +46,38 @@ describe('a session begins only where both sides agree', () => {
     expect(resumeState({ ...found, identity: { ...identity, confirmed: 5n } })).toBe(state)
   })
 
-  test.each([
-    ['neither side knows the stream', { queue: null, copy: null }, 'MILLRACE_STATE_MISSING'],
+  test('a mapping may change once the stream is drained', () => {
+    const drained = { ...state, drained: { lsn: 5n, at: 1 } }
+    expect(resumeState({ ...found, queue: drained, fingerprint: 'g' })).toBe(drained)
+  })
+
+  test.each<[string, Partial<typeof found> | { queue: null } | { copy: null }, string]>([
+    ['neither side knows the stream', { queue: null, copy: null } as never, 'MILLRACE_STATE_MISSING'],
     ['the queue lost the state', { queue: null }, 'MILLRACE_STATE_MISSING'],
     ['the database does not know the stream', { copy: null }, 'MILLRACE_STATE_MISSING'],
     ['the two hold different streams', { copy: { ...state, streamId: 's-2' } }, 'MILLRACE_STATE_CONFLICT'],
     ['the copy is of a later session', { copy: { ...state, session: 5 } }, 'MILLRACE_QUEUE_LOST_END'],
     ['the copy has a later intent', { copy: { ...state, intent: state.intent + 1n } }, 'MILLRACE_QUEUE_LOST_END'],
+    [
+      'a refill was begun and not finished',
+      { queue: { ...state, gaps: [{ at: 1, epoch: 2, from: 1n, to: 2n, refill: 'pending' }] } },
+      'MILLRACE_STATE_CONFLICT',
+    ],
     ['another system answers', { identity: { ...identity, systemId: '1' } }, 'MILLRACE_SOURCE_CHANGED'],
     ['another timeline', { identity: { ...identity, timeline: 2 } }, 'MILLRACE_SOURCE_CHANGED'],
     ['another slot', { identity: { ...identity, slot: 'other' } }, 'MILLRACE_SLOT_MOVED'],
     ['the publication was made again', { identity: { ...identity, publication: '16/18' } }, 'MILLRACE_PUBLICATION_MISSING'],
-    ['the slot is beyond the intent', { identity: { ...identity, confirmed: state.intent + 1n } }, 'MILLRACE_SLOT_MOVED'],
     ['the mapping changed', { fingerprint: 'g' }, 'MILLRACE_FINGERPRINT_CHANGED'],
-  ])('halts when %s', (_, change, expected) => {
-    expect(code(() => resumeState({ ...found, ...change }))).toBe(expected)
+  ])('halts when %s, and says how to go on', (_, change, expected) => {
+    const { code, remedy } = refusal(change)
+    expect(code).toBe(expected)
+    expect(remedy).toEqual(expect.any(String))
+  })
+
+  test('a publication that was made again: from where to where, what is safe, and the commands', () => {
+    const { message, remedy } = refusal({ identity: { ...identity, publication: '16/18', walEnd: 0x2_0000_0000n } })
+    expect(message).toMatch(/between 1\/A0 and 2\/0 may be missing in the queue/)
+    expect(message).toMatch(/up to 1\/A0 \(the last event at 00000001-0000000000000009-00000002\) was relayed and is safe/)
+    expect(remedy).toMatch(/millrace resume --refill .*millrace resume --accept-gap/)
   })
 })

@@ -85,6 +85,10 @@ describe('a Postgres URL', () => {
     ['mysql://me:hunter2@db/shop', 'mysql://'],
     ['me:hunter2@db/shop', 'me://'],
     ['postgres://me:hunter2@db:port/shop', 'not a Postgres URL'],
+    ['postgres://me:%zzhunter2@db/shop', 'not a Postgres URL'],
+    ['postgres://me:hunter2@db/shop?port=many', 'a port that is none'],
+    ['postgres://me:hunter2@db/shop?port=65536', 'a port that is none'],
+    ['postgres://me:hunter2@db/shop%00', 'a null character'],
   ])('%s is refused without showing the password', (url, what) => {
     const refusal = expect.objectContaining({ code: 'MILLRACE_CONFIG_INVALID', message: expect.stringContaining(what) })
     expect(() => fields(url)).toThrow(refusal)

@@ -3,15 +3,33 @@
  * `during` kills at a random moment after the transaction was begun.
  */
 
+import { boundHeap } from '../../src/cli/heap.ts'
 import type { Lane, Sink } from '../../src/core/sink.ts'
 import { startApplier } from '../../src/pipeline/applier.ts'
-import { systemClock } from '../../src/runtime/clock.ts'
-import { haltText, openQueue, openSink, type Pipeline, stderrLog, topicOfOrders } from './parts.ts'
+import { believeNames } from '../support/changing-names.ts'
+import { letWallClockJump } from '../support/jumping-clock.ts'
+import { clockOf, haltText, openQueue, openSink, type Pipeline, sinkOptions, stderrLog, topicOfOrders } from './parts.ts'
 
-const { pipeline, kill } = JSON.parse(process.argv[2] as string) as {
-  readonly pipeline: Pipeline
+export interface ApplierFaults {
   readonly kill?: { readonly when: 'before' | 'during' | 'after'; readonly pass: number }
+  /** waits for failures no longer than a moment, so that many can be had in a short time */
+  readonly hasty?: boolean
+  /** instead of the trial's own */
+  readonly pipeline?: Pipeline
+  /** ms by which its wall clock jumps at each SIGUSR2 */
+  readonly jump?: number
+  /** another mapping than the sink was begun with: what it does with a deleted order */
+  readonly erased?: 'ignore'
+  /** the name of a group of its own, in which it is given every partition */
+  readonly rival?: string
 }
+
+const { pipeline, kill, hasty, jump, erased, rival } = JSON.parse(process.argv[2] as string) as ApplierFaults & {
+  readonly pipeline: Pipeline
+}
+boundHeap()
+if (pipeline.access?.names !== undefined) believeNames(pipeline.access.names)
+if (jump !== undefined) letWallClockJump(jump)
 let passes = 0
 const die = (): void => {
   process.kill(process.pid, 'SIGKILL')
@@ -33,7 +51,7 @@ function mortal(lane: Lane): Lane {
   }
 }
 
-const sink = await openSink(pipeline, stderrLog)
+const sink = await openSink(pipeline, stderrLog, sinkOptions(pipeline, erased))
 const wrapped: Sink = {
   traits: sink.traits,
   parking: sink.parking,
@@ -45,14 +63,14 @@ const wrapped: Sink = {
 }
 const applier = startApplier({
   name: 'replica',
-  pipeline: pipeline.name,
+  pipeline: rival ?? pipeline.name,
   sink: wrapped,
   queue: await openQueue(pipeline, stderrLog),
   topics: [topicOfOrders(pipeline)],
   start: 'earliest',
-  sources: null,
+  sources: pipeline.beside === undefined ? null : [pipeline.name],
   log: stderrLog,
-  clock: systemClock,
+  clock: clockOf(hasty),
   random: Math.random,
 })
 let told = ''

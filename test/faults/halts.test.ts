@@ -129,6 +129,22 @@ describe('the source', () => {
     expect((await haltOf((await relayOf(pipeline)).relay)).code).toBe('MILLRACE_PUBLICATION_MISSING')
   })
 
+  test('a publication that is altered and put back under a running relay halts it, before it confirms what was left out', async () => {
+    const pipeline = await pipelineOver('local')
+    const { relay, source: opened } = await relayOf(pipeline)
+    await emit(3)
+    await eventually(() => published(relay) === 3, { within: 20_000, what: 'the first events to be published' })
+    await source.query(`alter publication millrace_${pipeline.name} set (publish = 'update')`)
+    const { rows } = await source.query("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as at")
+    await emit(5)
+    await source.query(`alter publication millrace_${pipeline.name} set (publish = 'insert')`)
+    await emit(2)
+    const halt = await haltOf(relay)
+    expect(halt.code).toBe('MILLRACE_PUBLICATION_MISSING')
+    expect(halt.message).toMatch(/committed between [0-9A-F]+\/[0-9A-F]+ and [0-9A-F]+\/[0-9A-F]+ may be missing/)
+    expect((await opened.slotStatus())?.confirmed).toBeLessThanOrEqual(BigInt(rows[0].at))
+  })
+
   test('a changed mapping halts the relay', async () => {
     const pipeline = await pipelineOver('local')
     await relayed(pipeline, 1)

@@ -59,5 +59,25 @@ test('the roles of `init --sql`, none of them a superuser, make the stream and r
       ),
     { within: 20_000, what: 'the event to be a row' },
   )
+  // the sink's role parks and redrives too
+  await run(
+    as('service', 'shop'),
+    `select millrace.emit(aggregate_type => 'order', aggregate_id => '2', type => 'OrderPlaced', payload => '{"id":2,"total":"much"}')`,
+  )
+  await eventually(async () => (await pipeline.parked('warehouse').list()).totals.keys === 1, { what: 'the key is parked' })
+  await run(as('app_owner', 'warehouse'), 'alter table orders alter column total type text')
+  expect(await pipeline.parked('warehouse').redriveAll()).toMatchObject([{ applied: 1, remaining: 0 }])
   await running.stop()
+
+  // the relay's role goes on after a loss, and drains
+  await run(as('millrace_relay', 'shop'), `select pg_drop_replication_slot('millrace_shop')`)
+  await run(
+    as('service', 'shop'),
+    `select millrace.emit(aggregate_type => 'order', aggregate_id => '3', type => 'OrderPlaced', payload => '{"id":3,"total":3}')`,
+  )
+  expect((await pipeline.resume({ way: 'refill' })).resumed).toMatchObject({ refilled: { published: 1, ambiguous: 0 } })
+  expect(await pipeline.drain({ timeout: 30_000 })).toMatchObject({ stillWriting: false })
+  expect(
+    await query(server.url('warehouse'), async (client) => (await client.query('select id::int from orders')).rows),
+  ).toContainEqual({ id: 3 })
 })

@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import pg from 'pg'
 import kafka from '../../connectors/queues/kafka.ts'
 import local from '../../connectors/queues/local.ts'
 import postgresSink from '../../connectors/sinks/postgres.ts'
+import type { Clock } from '../../src/core/clock.ts'
 import type { ConnectorDeps, Log, OptionsSchema } from '../../src/core/connector.ts'
 import type { Queue } from '../../src/core/queue.ts'
 import type { Sink } from '../../src/core/sink.ts'
@@ -10,6 +12,7 @@ import { topicOf } from '../../src/core/topic-template.ts'
 import { initRelayState } from '../../src/pipeline/init-state.ts'
 import { migrate } from '../../src/postgres/migrate.ts'
 import { openPostgresSource, type PostgresSource } from '../../src/postgres/source.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
 import { REPLICA_TABLE, SOURCE_TABLE } from './workload.ts'
 
 /** The pipeline under test, as its processes are told of it. */
@@ -20,7 +23,27 @@ export interface Pipeline {
   readonly queue:
     | { readonly kind: 'kafka'; readonly brokers: readonly string[] }
     | { readonly kind: 'local'; readonly path: string }
+  /** of its mapping, as its relay and its state know it; default: FINGERPRINT */
+  readonly fingerprint?: string
+  /** how its processes reach the databases, where that changes while they run */
+  readonly access?: Access
+  /** another pipeline whose topics it shares: its sink follows its own source only */
+  readonly beside?: string
 }
+
+export interface Access {
+  /** of both databases; read at every connect, as `${file:…}` is */
+  readonly passwordFile?: string
+  /** PEM: who signed the servers' certificates */
+  readonly ca?: string
+  /** the file that says which address a name has, see `believeNames` */
+  readonly names?: string
+}
+
+const accessOptions = ({ passwordFile, ca }: Access = {}): object => ({
+  ...(passwordFile !== undefined && { password: () => readFile(passwordFile, 'utf8') }),
+  ...(ca !== undefined && { tls: { ca } }),
+})
 
 export const FINGERPRINT = 'faults'
 
@@ -33,6 +56,15 @@ export const stderrLog: Log = {
   child: () => stderrLog,
 }
 export const quietLog: Log = { debug() {}, info() {}, warn() {}, error() {}, child: () => quietLog }
+
+/** ms */
+const HASTE = 30
+/** A hasty one waits for nothing longer than a moment. Its wall clock is what `Date.now` has become. */
+export const clockOf = (hasty = false): Clock => ({
+  ...systemClock,
+  now: () => Date.now(),
+  ...(hasty && { wait: (ms, signal) => systemClock.wait(Math.min(ms, HASTE), signal) }),
+})
 
 /** One line that tells a parent process what a person would be told. */
 export const haltText = (error: Error & { readonly code?: string; readonly remedy?: string }): string =>
@@ -60,22 +92,28 @@ export async function openQueue(pipeline: Pipeline, log: Log = quietLog): Promis
     : local.open(await parsed(local.options, { ...options, topics }), deps(pipeline, log))
 }
 
-export const topicTemplate = (pipeline: Pipeline): string => `${pipeline.name}.{aggregate_type}`
+export const topicTemplate = (pipeline: Pipeline): string => `${pipeline.beside ?? pipeline.name}.{aggregate_type}`
 export const topicOfOrders = (pipeline: Pipeline): string => topicOf(topicTemplate(pipeline), 'order')
 
 export function openSource(pipeline: Pipeline, log: Log = quietLog): Promise<PostgresSource> | PostgresSource {
-  return openPostgresSource({ name: pipeline.name, url: pipeline.sourceUrl, acceptUnlimitedWal: true }, { log, now: Date.now })
+  return openPostgresSource(
+    { name: pipeline.name, url: pipeline.sourceUrl, acceptUnlimitedWal: true, ...accessOptions(pipeline.access) },
+    { log, now: Date.now },
+  )
 }
 
-export async function openSink(pipeline: Pipeline, log: Log = quietLog): Promise<Sink> {
-  const options = {
-    url: pipeline.replicaUrl,
-    statementTimeout: '20s',
-    tables: [
-      { from: 'order', into: 'public.orders', key: 'id', guard: 'column', on: { OrderChanged: 'upsert', OrderErased: 'delete' } },
-    ],
-  }
-  return postgresSink.open(await parsed(postgresSink.options, options), {
+/** What a person writes below the sink. */
+export const sinkOptions = (pipeline: Pipeline, erased: 'delete' | 'ignore' = 'delete') => ({
+  url: pipeline.replicaUrl,
+  statementTimeout: '20s',
+  idleInTransactionTimeout: '5s',
+  tables: [
+    { from: 'order', into: 'public.orders', key: 'id', guard: 'column', on: { OrderChanged: 'upsert', OrderErased: erased } },
+  ],
+})
+
+export async function openSink(pipeline: Pipeline, log: Log = quietLog, options: object = sinkOptions(pipeline)): Promise<Sink> {
+  return postgresSink.open(await parsed(postgresSink.options, { ...options, ...accessOptions(pipeline.access) }), {
     ...deps(pipeline, log),
     sink: 'replica',
     topicTemplate: topicTemplate(pipeline),
@@ -94,10 +132,16 @@ export async function prepare(pipeline: Pipeline): Promise<void> {
   const sink = await openSink(pipeline)
   try {
     await source.init()
-    const session = await source.open({ epoch: 1, signal: AbortSignal.timeout(30_000) })
+    const session = await source.open({ signal: AbortSignal.timeout(30_000) })
     const { identity } = session
     await session.close()
-    await initRelayState({ source, queue, identity, fingerprint: FINGERPRINT, newStreamId: randomUUID })
+    await initRelayState({
+      source,
+      queue,
+      identify: async () => identity,
+      fingerprint: pipeline.fingerprint ?? FINGERPRINT,
+      newStreamId: randomUUID,
+    })
     await sink.init()
   } finally {
     await Promise.allSettled([source.close(), queue.close(), sink.close()])

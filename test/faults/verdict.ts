@@ -15,12 +15,18 @@ export interface TopicVerdict {
   readonly partitions: number
 }
 
-/** `first` is shown every event where it first stands in the topic, in the order of its partition. */
+export interface JudgeTopicOptions {
+  /** shown every event where it first stands in the topic, in the order of its partition */
+  readonly first?: (event: Event, partition: number) => void
+  /** judges the events of this source only: the topic holds others' too */
+  readonly source?: string | undefined
+}
+
 export async function judgeTopic(
   queue: Queue,
   topic: string,
   committed: Committed,
-  first: (event: Event, partition: number) => void = () => {},
+  { first = () => {}, source }: JudgeTopicOptions = {},
 ): Promise<TopicVerdict> {
   const violations: string[] = []
   const seen = new Set<string>()
@@ -35,7 +41,7 @@ export async function judgeTopic(
     for await (const batch of queue.read({ topic, partition }, range))
       for (const record of batch) {
         const event = fromRecord(record)
-        if (event === null) continue
+        if (event === null || (source !== undefined && event.source !== source)) continue
         records++
         if (last !== null && event.position <= last) {
           duplicates++

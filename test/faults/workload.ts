@@ -10,6 +10,9 @@ export interface Workload {
   stop(): Promise<Committed>
   /** stops without asking for what is unknown: its server may be gone for good */
   abandon(): Promise<void>
+  /** no transaction begins until `resume` */
+  rest(): void
+  resume(): void
   readonly transactions: number
 }
 
@@ -62,6 +65,7 @@ export function startWorkload(options: {
 }): Workload {
   const { url, seed, writers = 8, rate = 200, largeTransaction = 500 } = options
   const stopping = { now: false, abandoned: false }
+  let resting = false
   const rows = new Map<string, Row>()
   const idsByKey = new Map<string, string[]>()
   const ids = new Set<string>()
@@ -201,7 +205,7 @@ export function startWorkload(options: {
     while (!stopping.now || (unknown !== null && !stopping.abandoned)) {
       try {
         if (unknown !== null) await settleUnknown()
-        else await transaction()
+        else if (!resting) await transaction()
         await pause(writers / rate, random)
       } catch {
         await pause(0.1, random)
@@ -219,6 +223,12 @@ export function startWorkload(options: {
       stopping.now = true
       await Promise.all(running)
       return { idsByKey, ids, rolledBack, rows, unknownOutcomes }
+    },
+    rest() {
+      resting = true
+    },
+    resume() {
+      resting = false
     },
     async abandon() {
       stopping.now = true

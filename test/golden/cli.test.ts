@@ -14,9 +14,12 @@ async function helpOf(...args: readonly string[]): Promise<string> {
   return said
 }
 
-test.each(['', 'check', 'init', 'run', 'status', 'teardown', 'config', 'demo'])('millrace %s --help', async (command) => {
-  expect(await helpOf(...(command === '' ? [] : [command]))).toMatchSnapshot()
-})
+test.each(['', 'check', 'init', 'run', 'status', 'drain', 'resume', 'parked', 'teardown', 'config', 'demo'])(
+  'millrace %s --help',
+  async (command) => {
+    expect(await helpOf(...(command === '' ? [] : [command]))).toMatchSnapshot()
+  },
+)
 
 test('exit codes', () => {
   expect(EXIT).toEqual({ done: 0, unexpected: 1, usage: 2, negative: 3, halted: 4, drainTimeout: 5 })

@@ -55,7 +55,7 @@ test('a sink whose place retention has taken halts and names both ends', async (
     expect(error).toMatchObject({
       code: 'MILLRACE_QUEUE_OFFSET_GONE',
       message: expect.stringMatching(/stands at offset 0.* 2 to 2/),
-      remedy: expect.stringContaining('rebuilt'),
+      remedy: expect.stringContaining('fed anew'),
     })
   } finally {
     await small.drop()
@@ -135,5 +135,29 @@ describe('topics', () => {
     await rig.publish(0, [eventStream().next(put('a', 'x'))])
     await rig.rowsAre(['a=x'])
     expect(laneOf(applier, 0)).toBeDefined()
+  })
+
+  test('that are deleted halt their partitions, which say so; the others flow on', async () => {
+    await rig.queue.createTopic('outbox.event.other')
+    await rig.replica.query('create table others (id text primary key)')
+    const others = { from: 'other', into: 'public.others', key: 'id', guard: 'table', on: { Put: 'upsert' } } as const
+    const applier = rig.applier(await rig.sink(rig.replica.url, { tables: [others] }), { topics: ['outbox.event.*'] })
+    await eventually(() => applier.status().partitions.filter(({ offset }) => offset !== null).length === 4, {
+      what: 'both topics are followed',
+    })
+    await rig.deleteTopic('outbox.event.other')
+    const halted = await eventually(
+      () => {
+        const gone = applier.status().partitions.filter(({ phase }) => phase === 'halted')
+        return gone.length === 2 ? gone : undefined
+      },
+      { within: 30_000, what: 'the partitions of the deleted topic are halted' },
+    )
+    expect(halted[0]).toMatchObject({
+      topic: 'outbox.event.other',
+      error: { code: 'MILLRACE_QUEUE_OFFSET_GONE', message: expect.stringContaining('is gone'), remedy: expect.any(String) },
+    })
+    await rig.publish(0, [eventStream().next(put('a', 'x'))])
+    await rig.rowsAre(['a=x'])
   })
 })

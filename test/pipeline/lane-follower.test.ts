@@ -110,13 +110,13 @@ test('records of other producers are passed over and counted', async () => {
 })
 
 describe('what stands before an event that cannot be applied is applied, and its partition halts there', () => {
-  test('where the store refuses it', async () => {
+  test('where the store refuses it, and the sink parks nothing', async () => {
     const stream = eventStream()
     const good = stream.next(put('a', 'x'))
     const poison = stream.next({ type: 'Put', key: 'b', payload: { id: 'b', total: 'much', note: 'x' } })
     await rig.publish(0, [good, poison, stream.next(put('c', 'x'))])
     await rig.publish(1, events('z', 1))
-    const applier = rig.applier(await rig.sink())
+    const applier = rig.applier(await rig.sink(rig.replica.url, { parking: false }))
     const { error, offset } = await inPhase(applier, 0, 'halted')
     expect(error).toMatchObject({
       code: 'MILLRACE_EVENT_REJECTED',

@@ -8,7 +8,7 @@ import { eventKey, type LaneRules, type LaneState, planLane, type Verdict } from
 import { eventStream } from '../support/events.ts'
 
 const rules: LaneRules = { topic: 't', partition: 0, sources: null, parks: true }
-const empty: LaneState = { chains: new Map(), parked: new Set(), offset: 0n, foundingUntil: null }
+const empty: LaneState = { chains: new Map(), parked: new Set(), offset: 0n, foundingUntil: null, whole: true }
 const park = { park: { code: 'MILLRACE_EVENT_REJECTED', message: 'no' } }
 
 /** as a queue would give them back, from offset 0 */

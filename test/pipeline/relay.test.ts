@@ -9,7 +9,8 @@ import { MillraceError } from '../../src/core/errors.ts'
 import type { Event } from '../../src/core/event.ts'
 import type { Queue } from '../../src/core/queue.ts'
 import { fromRecord } from '../../src/core/record.ts'
-import { decodeState, encodeState, latestState, stateKey, statePrefix } from '../../src/core/relay-state.ts'
+import { latestState, stateKey, statePrefix } from '../../src/core/relay-state.ts'
+import { decodeState, encodeState } from '../../src/core/state-text.ts'
 import { topicOf } from '../../src/core/topic-template.ts'
 import { initRelayState } from '../../src/pipeline/init-state.ts'
 import { type Relay, type RelayOptions, startRelay } from '../../src/pipeline/relay.ts'
@@ -48,9 +49,9 @@ beforeEach(async () => {
   )
   await query(database.url, migrate)
   await source.init()
-  const session = await source.open({ epoch: 1, signal: AbortSignal.timeout(30_000) })
+  const session = await source.open({ signal: AbortSignal.timeout(30_000) })
   await session.close()
-  await initRelayState({ source, queue, identity: session.identity, fingerprint: 'f', newStreamId: randomUUID })
+  await initRelayState({ source, queue, identify: async () => session.identity, fingerprint: 'f', newStreamId: randomUUID })
 })
 
 afterEach(async () => {
@@ -234,7 +235,6 @@ test('two sessions of one number do not overwrite each other: the one that went 
   await untilPublished(['a'])
   await one.stop()
   const records = await queue.state.read(statePrefix(NAME))
-  expect(records.size).toBe(1)
   const current = latestState(records)
   if (current === null) throw new Error('no state')
   // the first write of a session whose outcome was unknown: it arrives only now
@@ -244,9 +244,9 @@ test('two sessions of one number do not overwrite each other: the one that went 
   relay()
   await emit({ id: 'b' })
   await untilPublished(['a', 'b'])
-  expect([...(await queue.state.read(statePrefix(NAME))).values()].map((text) => decodeState(text).session)).toEqual([
-    current.session + 1,
-  ])
+  const sessions = [...(await queue.state.read(statePrefix(NAME))).values()].map((text) => decodeState(text).session)
+  // the one before may still be the slot's owner: its record stays until the next
+  expect(new Set(sessions)).toEqual(new Set([current.session, current.session + 1]))
 })
 
 test('a session that fails again and again is not tried in haste', async () => {

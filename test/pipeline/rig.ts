@@ -1,7 +1,9 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import local from '../../connectors/queues/local.ts'
+import type { TableOptions } from '../../connectors/sinks/postgres/options.ts'
 import type { Event } from '../../src/core/event.ts'
 import type { Queue, QueueRecord } from '../../src/core/queue.ts'
 import { toRecord } from '../../src/core/record.ts'
@@ -21,9 +23,11 @@ export interface Rig {
   readonly replica: Database
   /** another handle on the same queue, closed with the rig */
   handle(): Promise<Queue>
-  /** the sink `replica`, closed with the rig; `url`: default the rig's own replica */
-  sink(url?: string): Promise<Sink>
+  /** the sink `replica`, closed with the rig; `url`: default the rig's own replica; `tables`: beside that of the orders */
+  sink(url?: string, options?: { readonly tables?: readonly TableOptions[]; readonly parking?: false }): Promise<Sink>
   applier(sink: Sink, options?: Partial<ApplierOptions>): Applier
+  /** behind the queue's back, as an operator would */
+  deleteTopic(topic: string): Promise<void>
   /** one publish by a publisher of its own; a record that is no event may stand among them */
   publish(partition: number, records: readonly (Event | QueueRecord)[]): Promise<void>
   rows(): Promise<readonly string[]>
@@ -56,10 +60,14 @@ export async function createRig(topics: { partitions?: number; retention?: numbe
     queue,
     replica,
     handle,
-    async sink(url = replica.url) {
+    async sink(url = replica.url, { tables = [], ...options } = {}) {
       const sink = await openSink({
         url,
-        tables: [{ from: 'order', into: 'public.orders', key: 'id', guard: 'column', on: { Put: 'upsert', Gone: 'delete' } }],
+        ...options,
+        tables: [
+          { from: 'order', into: 'public.orders', key: 'id', guard: 'column', on: { Put: 'upsert', Gone: 'delete' } },
+          ...tables,
+        ],
       })
       await sink.init()
       open.unshift(sink)
@@ -81,6 +89,12 @@ export async function createRig(topics: { partitions?: number; retention?: numbe
       })
       appliers.push(applier)
       return applier
+    },
+    async deleteTopic(topic) {
+      const file = new DatabaseSync(path)
+      file.prepare('delete from batch where partition in (select id from partition where topic = ?)').run(topic)
+      file.prepare('delete from partition where topic = ?').run(topic)
+      file.close()
     },
     async publish(partition, records) {
       const publisher = await queue.publisher()

@@ -2,6 +2,7 @@ import pg from 'pg'
 import { onTestFinished } from 'vitest'
 import type { Change, ChangeBatch } from '../../src/core/change.ts'
 import type { Log } from '../../src/core/connector.ts'
+import { nextEpoch } from '../../src/core/epoch.ts'
 import type { SourceSession } from '../../src/core/source.ts'
 import { readMigrations } from '../../src/postgres/migrate.ts'
 import type { PostgresSourceOptions } from '../../src/postgres/options.ts'
@@ -41,7 +42,8 @@ export const uniqueName = (): string => `t${process.pid}_${++count}_${Math.rando
 
 /** A session, closed with the test. */
 export async function session(source: PostgresSource, epoch = 1): Promise<SourceSession> {
-  const opened = await source.open({ epoch, signal: new AbortController().signal })
+  const opened = await source.open({ signal: new AbortController().signal })
+  opened.begin([{ ...nextEpoch([], opened.identity), epoch }])
   onTestFinished(() => opened.close().catch(() => {}))
   return opened
 }

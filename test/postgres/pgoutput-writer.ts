@@ -23,8 +23,8 @@ const u64 = (value: bigint): Buffer => {
 }
 const cstring = (text: string): Buffer => Buffer.from(`${text}\0`)
 
-export const walData = (message: Buffer): Buffer =>
-  frame('d', Buffer.concat([Buffer.from('w'), u64(0n), u64(0n), u64(0n), message]))
+export const walData = (message: Buffer, at = 0n): Buffer =>
+  frame('d', Buffer.concat([Buffer.from('w'), u64(at), u64(0n), u64(0n), message]))
 
 export const keepalive = (walEnd: bigint, reply = false): Buffer =>
   frame('d', Buffer.concat([Buffer.from('k'), u64(walEnd), u64(0n), Buffer.from([reply ? 1 : 0])]))
@@ -53,7 +53,7 @@ export const relation = (
     ]),
   )
 
-export const row = (kind: 'I' | 'U' | 'D', oid: number, values: readonly (string | null)[]): Buffer =>
+export const row = (kind: 'I' | 'U' | 'D', oid: number, values: readonly (string | null)[], at = 0n): Buffer =>
   walData(
     Buffer.concat([
       Buffer.from(kind),
@@ -66,6 +66,7 @@ export const row = (kind: 'I' | 'U' | 'D', oid: number, values: readonly (string
         return Buffer.concat([Buffer.from('t'), u32(bytes.length), bytes])
       }),
     ]),
+    at,
   )
 
 export const OUTBOX_COLUMNS = [
@@ -81,5 +82,6 @@ export const OUTBOX_COLUMNS = [
 
 export const outboxRelation = (oid = 1): Buffer => relation(oid, 'millrace', 'outbox', OUTBOX_COLUMNS)
 
-export const outboxRow = (aggregateId: string, payload: string | null = '{"total":1.10}', oid = 1): Buffer =>
-  row('I', oid, ['b6c5e0a2-0000-4000-8000-000000000000', 'order', aggregateId, 'OrderPlaced', payload, null, null, '1'])
+/** `at`: its own LSN, which no order may be taken from */
+export const outboxRow = (aggregateId: string, payload: string | null = '{"total":1.10}', oid = 1, at = 0n): Buffer =>
+  row('I', oid, ['b6c5e0a2-0000-4000-8000-000000000000', 'order', aggregateId, 'OrderPlaced', payload, null, null, '1'], at)

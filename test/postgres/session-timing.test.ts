@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { nextEpoch } from '../../src/core/epoch.ts'
 import type { MillraceError } from '../../src/core/errors.ts'
+import { position } from '../../src/core/position.ts'
 import { FrameReader } from '../../src/postgres/frames.ts'
 import { settle } from '../../src/postgres/options.ts'
 import type { ReplicationStream } from '../../src/postgres/replication.ts'
@@ -16,13 +18,15 @@ interface Status {
   readonly ping: boolean
 }
 
-function start(options: { readonly bufferBytes?: number } = {}) {
+const server = { systemId: '1', timeline: 1, history: [], walEnd: 0x50n }
+
+function start(options: { readonly bufferBytes?: number; readonly begun?: boolean } = {}) {
   const statuses: Status[] = []
-  let paused = false
+  let paused = true
   let destroyed = false
   const stream: ReplicationStream = {
-    systemId: '1',
-    timeline: 1,
+    server,
+    backendPid: 7,
     pause: () => void (paused = true),
     resume: () => void (paused = false),
     write: (frame) => {
@@ -36,15 +40,22 @@ function start(options: { readonly bufferBytes?: number } = {}) {
   }
   const drain = new AbortController()
   const session = new PostgresSession({
-    settings: settle({ name: 'timing', url: 'postgres://127.0.0.1/x', statusIntervalMs: 150, ...options }),
-    epoch: 1,
+    settings: settle({
+      name: 'timing',
+      url: 'postgres://127.0.0.1/x',
+      statusIntervalMs: 150,
+      ...(options.bufferBytes !== undefined && { bufferBytes: options.bufferBytes }),
+    }),
+    outboxOid: null,
     publication: '16/17',
     log: collectLog(),
     now: Date.now,
+    publicationNow: async () => session.identity.publication,
     slot: async () => ({ confirmed: session.identity.confirmed, active: false }),
   })
   const frames = new FrameReader({ copyData: (bytes, from, to) => session.copyData(bytes, from, to), message() {} })
-  session.begin(stream, 0x50n, drain.signal)
+  session.own(stream, server, 0x50n, drain.signal)
+  if (options.begun !== false) session.begin([nextEpoch([], server)])
   return {
     session,
     drain,
@@ -61,6 +72,23 @@ function start(options: { readonly bufferBytes?: number } = {}) {
 }
 
 const transaction = (lsn: bigint): Buffer[] => [begin(lsn), outboxRelation(), outboxRow('1'), commit(lsn, lsn + 0x40n)]
+
+test('before the epochs are known nothing is read on and nothing is decoded; what came with the start is not lost', async () => {
+  const { session, statuses, paused, receive } = start({ begun: false })
+  receive(...transaction(0x100n))
+  expect(paused()).toBe(true)
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(statuses).toHaveLength(400)
+  const next = session.next(ROOM)
+  session.begin([nextEpoch([], server), { ...nextEpoch([], server), epoch: 2, timeline: 2, began: 0x200n, from: 0x200n }])
+  expect(paused()).toBe(false)
+  expect((await next)?.changes.map(({ position }) => position)).toEqual([position(1, 0x100n, 1)])
+  receive(...transaction(0x1ffn - 0x40n), ...transaction(0x200n))
+  expect((await session.next(ROOM))?.changes.map((change) => change.position)).toEqual([
+    position(1, 0x1bfn, 1),
+    position(2, 0x200n, 1),
+  ])
+})
 
 test('the confirmed LSN is said every interval, exactly, and nothing that was only received', async () => {
   const { session, statuses, receive } = start()

@@ -8,6 +8,7 @@ import {
   connect,
   insert,
   insertMany,
+  type LoggedLine,
   lastEnd,
   queryOnce,
   ROOM,
@@ -36,8 +37,8 @@ function promises(server: () => Promise<{ readonly url: string; readonly done: (
     db = await connect(url)
   })
 
-  async function started(options: Parameters<typeof sourceOn>[1] = {}) {
-    const source = sourceOn(url, options)
+  async function started(options: Parameters<typeof sourceOn>[1] = {}, lines: LoggedLine[] = []) {
+    const source = sourceOn(url, options, lines)
     await source.init()
     return source
   }
@@ -270,7 +271,7 @@ function promises(server: () => Promise<{ readonly url: string; readonly done: (
     await session(source)
   })
 
-  test('a publication that sends more than inserts of the outbox ends the session, naming what came', async () => {
+  test('a publication that sends more than inserts of the outbox: the rest is passed over and told, and nothing more may be confirmed', async () => {
     const table = uniqueName()
     await db.query(`create table ${table} (like millrace.outbox)`)
     await db.query(`alter table ${table} replica identity full`)
@@ -279,14 +280,19 @@ function promises(server: () => Promise<{ readonly url: string; readonly done: (
       columns: { id: 'id', aggregateType: 'aggregate_type', aggregateId: 'aggregate_id', type: 'type', payload: 'payload' },
     }
     const publication = `"${table} 'quoted'"`
-    const source = await started({ outbox, publication: `${table} 'quoted'` })
+    const lines: LoggedLine[] = []
+    const source = await started({ outbox, publication: `${table} 'quoted'` }, lines)
     const opened = await session(source)
+    await opened.intact()
     await db.query(`alter publication ${publication} set (publish = 'insert, truncate')`)
     await db.query(`truncate ${table}`)
-    await expect(read(opened, 1)).rejects.toMatchObject({
-      code: 'MILLRACE_SOURCE_NOT_READY',
-      message: expect.stringContaining(`a truncate of public.${table}`),
-    })
+    await db.query(
+      `insert into ${table} (id, aggregate_type, aggregate_id, type, version, created_at) values (gen_random_uuid(), 'order', 'after', 'T', 1, now())`,
+    )
+    const { changes } = await read(opened, 1)
+    expect(changes.map(({ aggregateId }) => textOf(aggregateId))).toEqual(['after'])
+    expect(lines).toContainEqual({ level: 'warn', message: expect.stringMatching(/sends truncates .* passed over/) })
+    await expect(opened.intact()).rejects.toMatchObject({ code: 'MILLRACE_STREAM_BROKEN' })
   })
 
   test('a transaction of 60,000 rows streams through bounded memory, also when its reader takes its time', async () => {

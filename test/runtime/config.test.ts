@@ -245,7 +245,7 @@ describe('the file', () => {
 
   test('a key that stands twice, a broken line and a module without a default export are refused', async () => {
     await writeFile(join(folder, 'twice.yaml'), 'name: a\nname: b\n')
-    await expect(readConfigFile('twice.yaml', folder)).rejects.toThrow('Map keys must be unique at line 2')
+    await expect(readConfigFile('twice.yaml', folder)).rejects.toThrow('line 2, column 1: duplicate key')
     await writeFile(join(folder, 'broken.yaml'), 'name: [\n')
     await expect(readConfigFile('broken.yaml', folder)).rejects.toThrow('is not YAML')
     await writeFile(join(folder, 'empty.config.ts'), 'export const config = {}\n')
@@ -253,7 +253,9 @@ describe('the file', () => {
       'has no default export: expected export default defineConfig({ … })',
     )
     await writeFile(join(folder, 'throws.config.ts'), 'throw new Error("not today")\n')
-    await expect(readConfigFile('throws.config.ts', folder)).rejects.toThrow('cannot be loaded: not today')
+    await expect(readConfigFile('throws.config.ts', folder)).rejects.toThrow(
+      /cannot be loaded: Error at .*throws\.config\.ts:1:7$/,
+    )
     await writeFile(join(folder, 'config.toml'), '')
     await expect(readConfigFile('config.toml', folder)).rejects.toThrow('expected a config that ends in .yaml, .json, .ts or .js')
   })

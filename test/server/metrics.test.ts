@@ -35,7 +35,10 @@ const status: StatusReport = {
     attempts: 0,
     error: null,
   },
-  sinks: [{ name: 'warehouse', phase: 'running', error: null, partitions: [partition] }],
+  gaps: [],
+  sinks: [
+    { name: 'warehouse', phase: 'running', error: null, parked: { keys: 2, events: 7, bytes: 512 }, partitions: [partition] },
+  ],
   problems: [],
 }
 
@@ -57,6 +60,10 @@ test('the metrics are these', async () => {
     'millrace_published_events_total{pipeline="shop",topic="outbox.event.order"} 100',
     '# TYPE millrace_applied_events_total counter',
     'millrace_applied_events_total{pipeline="shop",sink="warehouse",topic="outbox.event.order",partition="3"} 90',
+    '# TYPE millrace_parked_keys gauge',
+    'millrace_parked_keys{pipeline="shop",sink="warehouse"} 2',
+    '# TYPE millrace_parked_events gauge',
+    'millrace_parked_events{pipeline="shop",sink="warehouse"} 7',
     '# TYPE millrace_halted gauge',
     'millrace_halted{pipeline="shop"} 0',
     '# TYPE millrace_last_heartbeat_timestamp_seconds gauge',
@@ -68,13 +75,16 @@ test('what is halted says what and why, never which key', async () => {
   const error = { code: 'MILLRACE_GAP', message: 'a gap', remedy: null }
   const halted: StatusReport = {
     ...status,
-    sinks: [{ name: 'warehouse', phase: 'running', error: null, partitions: [{ ...partition, phase: 'halted', error }] }],
+    sinks: [
+      { name: 'warehouse', phase: 'running', error: null, parked: null, partitions: [{ ...partition, phase: 'halted', error }] },
+    ],
   }
   const text = await metricsOf(halted)
   expect(text).toContain(
     'millrace_halted{pipeline="shop",sink="warehouse",topic="outbox.event.order",partition="3",code="MILLRACE_GAP"} 1',
   )
   expect(text).not.toContain('millrace_halted{pipeline="shop"} 0')
+  expect(text).not.toContain('millrace_parked_keys{')
 })
 
 test('what is not known is left out, not zero', async () => {

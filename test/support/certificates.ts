@@ -15,6 +15,8 @@ export interface Authority {
   readonly certificate: string
   /** for these names and IP addresses, e.g. `['localhost', '127.0.0.1']`; the first is its common name */
   issue(...names: readonly [string, ...string[]]): Promise<Certificate>
+  /** one that was good until yesterday */
+  issueExpired(...names: readonly [string, ...string[]]): Promise<Certificate>
 }
 
 const openssl = promisify(execFile)
@@ -33,22 +35,24 @@ export async function createAuthority(name = 'Millrace test authority'): Promise
     await openssl('openssl', ['req', '-x509', ...NEW_KEY, '-days', '1', '-keyout', key, '-out', certificate, ...subject])
     return read(certificate, key)
   })
+  const issue = (names: readonly [string, ...string[]], days: number): Promise<Certificate> =>
+    inFolder(async (folder) => {
+      const file = (part: string): string => join(folder, part)
+      await writeFile(file('ca.pem'), root.certificate)
+      await writeFile(file('ca.key'), root.key)
+      const alternatives = names.map((each) => (/^[\d.]+$|:/.test(each) ? `IP:${each}` : `DNS:${each}`))
+      await writeFile(file('extensions'), `subjectAltName=${alternatives.join(',')}\n`)
+      const request = ['-keyout', file('key.pem'), '-out', file('request.pem'), '-subj', `/CN=${names[0]}`]
+      await openssl('openssl', ['req', ...NEW_KEY, ...request])
+      const signing = ['-CA', file('ca.pem'), '-CAkey', file('ca.key'), '-CAcreateserial', '-days', String(days)]
+      const paths = ['-in', file('request.pem'), '-extfile', file('extensions'), '-out', file('certificate.pem')]
+      await openssl('openssl', ['x509', '-req', ...signing, ...paths])
+      return read(file('certificate.pem'), file('key.pem'))
+    })
   return {
     certificate: root.certificate,
-    issue: (...names) =>
-      inFolder(async (folder) => {
-        const file = (part: string): string => join(folder, part)
-        await writeFile(file('ca.pem'), root.certificate)
-        await writeFile(file('ca.key'), root.key)
-        const alternatives = names.map((each) => (/^[\d.]+$|:/.test(each) ? `IP:${each}` : `DNS:${each}`))
-        await writeFile(file('extensions'), `subjectAltName=${alternatives.join(',')}\n`)
-        const request = ['-keyout', file('key.pem'), '-out', file('request.pem'), '-subj', `/CN=${names[0]}`]
-        await openssl('openssl', ['req', ...NEW_KEY, ...request])
-        const signing = ['-CA', file('ca.pem'), '-CAkey', file('ca.key'), '-CAcreateserial', '-days', '1']
-        const paths = ['-in', file('request.pem'), '-extfile', file('extensions'), '-out', file('certificate.pem')]
-        await openssl('openssl', ['x509', '-req', ...signing, ...paths])
-        return read(file('certificate.pem'), file('key.pem'))
-      }),
+    issue: (...names) => issue(names, 1),
+    issueExpired: (...names) => issue(names, -1),
   }
 }
 

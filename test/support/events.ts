@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Event, Header } from '../../src/core/event.ts'
 import { type Position, position } from '../../src/core/position.ts'
-import type { LaneBatch } from '../../src/core/sink.ts'
+import type { LaneBatch, ParkedEvent } from '../../src/core/sink.ts'
 
 export interface EventSpec {
   readonly type: string
@@ -58,12 +58,13 @@ function payloadBytes(payload: unknown): Uint8Array | null {
   return Buffer.from(typeof payload === 'string' ? payload : JSON.stringify(payload))
 }
 
-/** The batch that applies the events from where their sources stood; `offset` is the next one to read. */
-export function batchOf(events: readonly Event[], offset: bigint): LaneBatch {
-  const moves = [...Map.groupBy(events, ({ source }) => source)].map(([source, own]) => ({
+/** The batch that applies the events, and parks others, from where their sources stood; `offset` is the next one to read. */
+export function batchOf(events: readonly Event[], offset: bigint, parked: readonly ParkedEvent[] = []): LaneBatch {
+  const all = [...events, ...parked.map(({ event }) => event)].sort((a, b) => (a.position < b.position ? -1 : 1))
+  const moves = [...Map.groupBy(all, ({ source }) => source)].map(([source, own]) => ({
     source,
     from: (own[0] as Event).prev,
     to: (own.at(-1) as Event).position,
   }))
-  return { moves, offset, events, parked: [] }
+  return { moves, offset, events, parked }
 }

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { startTcpProxy, type TcpProxy } from './tcp-proxy.ts'
+import { startTcpProxy, type Tap, type TcpProxy } from './tcp-proxy.ts'
 
 let echo: Server
 let proxy: TcpProxy
@@ -120,4 +120,36 @@ test('an end on one side is an end on the other', async () => {
   client.end()
   await closed
   await until(() => proxy.connections() === 0)
+})
+
+test('strand leaves what is connected open and deaf for ever; a new dial gets through', async () => {
+  expect(proxy.strand()).toBe(1)
+  const old = client
+  old.write('lost')
+  client = await dial()
+  expect(await roundTrip('new')).toBe('new')
+  proxy.restore()
+  expect(requested).toBe(3)
+  expect(old.closed).toBe(false)
+  old.destroy()
+})
+
+test('a tap sees every piece of its connection, and says which are lost and which end it', async () => {
+  const seen: string[] = []
+  const verdicts = { lost: 'lose', fatal: 'cut' } as const
+  const tap: Tap = (direction, bytes) => {
+    seen.push(`${direction} ${bytes}`)
+    return direction === 'to-client' ? 'pass' : (verdicts[String(bytes) as keyof typeof verdicts] ?? 'pass')
+  }
+  await proxy.remove()
+  proxy = await startTcpProxy({ port: (echo.address() as AddressInfo).port }, { tap: () => tap })
+  client = await dial()
+  client.write('lost')
+  await until(() => seen.length === 1)
+  expect(await roundTrip('kept')).toBe('kept')
+  const closed = closing(client)
+  client.write('fatal')
+  await closed
+  expect(received.toString()).toBe('kept')
+  expect(seen).toEqual(['to-server lost', 'to-server kept', 'to-client kept', 'to-server fatal'])
 })

@@ -14,10 +14,17 @@ export interface TcpProxy {
   connections(): number
   /** resets every connection, once: the next dial gets through */
   cut(): void
+  /** resets one of them, chosen by a number from 0 to below 1; false when there is none */
+  cutOne(chosen: number): boolean
   /** resets every connection, and each new one as soon as it is made */
   refuse(): void
   /** nothing passes and nothing closes, as where packets are swallowed; what was held back goes on after `restore()` */
   hold(direction?: Direction): void
+  /**
+   * half-open: what is connected now stays so and hears nothing more, for ever, `restore()` or not; new connections get
+   * through. Tells how many there were
+   */
+  strand(): number
   /** every piece waits so long; the order stays */
   delay(ms: number, direction?: Direction): void
   /** lets so many bytes more pass, over all connections, then holds; resolves at the last of them */
@@ -40,10 +47,16 @@ export type Tap = (direction: OneDirection, bytes: Buffer) => 'pass' | 'lose' | 
 
 export async function startTcpProxy(
   target: { readonly host?: string; readonly port: number },
-  options: { /** asked for each new connection */ readonly tap?: () => Tap | null } = {},
+  options: {
+    /** asked for each new connection */
+    readonly tap?: () => Tap | null
+    /** default: 127.0.0.1 and a free port */
+    readonly listen?: { readonly host: string; readonly port?: number }
+  } = {},
 ): Promise<TcpProxy> {
   const lanes = { 'to-server': new Lane(), 'to-client': new Lane() }
   const open = new Set<Socket>()
+  const stranded = new Set<Socket>()
   let refusing = false
 
   const server = createServer({ allowHalfOpen: true }, (client) => {
@@ -57,12 +70,19 @@ export async function startTcpProxy(
       [upstream, client],
     ] as const) {
       socket.setNoDelay(true)
-      socket.on('error', () => other.resetAndDestroy())
-      socket.once('close', () => open.delete(socket))
+      socket.on('error', () => {
+        if (!stranded.has(socket)) other.resetAndDestroy()
+      })
+      socket.once('close', () => {
+        open.delete(socket)
+        stranded.delete(socket)
+      })
       open.add(socket)
     }
     const tap = options.tap?.() ?? null
-    const look = (direction: OneDirection) => (bytes: Buffer) => {
+    const look = (direction: OneDirection) => (bytes: Buffer | null) => {
+      if (stranded.has(client) || stranded.has(upstream)) return false
+      if (bytes === null) return true
       const verdict = tap?.(direction, bytes) ?? 'pass'
       if (verdict === 'cut') for (const socket of [client, upstream]) socket.resetAndDestroy()
       return verdict === 'pass'
@@ -70,20 +90,30 @@ export async function startTcpProxy(
     void lanes['to-server'].carry(client, upstream, look('to-server'))
     void lanes['to-client'].carry(upstream, client, look('to-client'))
   })
-  await once(server.listen(0, '127.0.0.1'), 'listening')
+  await once(server.listen(options.listen?.port ?? 0, options.listen?.host ?? '127.0.0.1'), 'listening')
   const { port } = server.address() as AddressInfo
 
   const chosen = (direction: Direction): Lane[] => (direction === 'both' ? Object.values(lanes) : [lanes[direction]])
   const proxy: TcpProxy = {
     port,
-    address: `127.0.0.1:${port}`,
+    address: `${options.listen?.host ?? '127.0.0.1'}:${port}`,
     connections: () => open.size / 2,
     cut() {
       for (const socket of open) socket.resetAndDestroy()
     },
+    cutOne(chosen) {
+      const socket = [...open][Math.floor(chosen * open.size)]
+      socket?.resetAndDestroy()
+      return socket !== undefined
+    },
     refuse() {
       refusing = true
       proxy.cut()
+    },
+    strand() {
+      const before = open.size - stranded.size
+      for (const socket of open) stranded.add(socket)
+      return before / 2
     },
     hold(direction = 'both') {
       for (const lane of chosen(direction)) lane.hold()
@@ -142,8 +172,8 @@ class Lane {
     this.#gate = null
   }
 
-  /** Reads no further than it writes: a side that is held back feels it, as it would. */
-  async carry(from: Socket, to: Socket, passes: (bytes: Buffer) => boolean): Promise<void> {
+  /** `passes` is asked of every piece, and with null of the end. Reads no further than it writes: a side that is held back feels it, as it would. */
+  async carry(from: Socket, to: Socket, passes: (bytes: Buffer | null) => boolean): Promise<void> {
     try {
       for await (const chunk of from) {
         if (!passes(chunk)) continue
@@ -158,9 +188,9 @@ class Lane {
         }
       }
       await this.#gate?.opened
-      to.end()
+      if (passes(null)) to.end()
     } catch {
-      to.destroy()
+      if (passes(null)) to.destroy()
     }
   }
 

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MillraceError } from '../../../src/core/errors.ts'
+import { isLocal } from '../../../src/core/tls.ts'
 import { answered, connectionFailure, topicMissing } from './failure.ts'
 import { BrokerLink, type LinkOptions, type Modules } from './kafkajs.ts'
 import { type Address, parseAddress } from './options.ts'
@@ -239,6 +240,18 @@ export class Cluster {
   #link(address: Address): BrokerLink {
     if (this.#closed) throw new MillraceError('MILLRACE_QUEUE_UNREACHABLE', 'the connection to Kafka was closed by us')
     const key = `${address.host}:${address.port}`
+    const { tls, clearAnywhere } = this.#options
+    // the config may name loopback addresses alone, and the cluster others
+    if (tls === false && !clearAnywhere && !isLocal(address.host))
+      throw new MillraceError(
+        'MILLRACE_TLS',
+        `the cluster sends us to ${key}, which is not this machine, and nothing says how to secure it`,
+        {
+          fields: { broker: key },
+          remedy:
+            'set queue.tls ({} for certificates of known authorities; mode: disable for none, which SASL plain does not go with)',
+        },
+      )
     const known = this.#links.get(key)
     if (known && !known.destroyed) return known
     const link = new BrokerLink(this.#kafkajs, address, this.#options)

@@ -29,8 +29,9 @@ export function connectionFailure(error: unknown, broker: string, doing: string)
       ...detail,
       remedy: 'check queue.tls: ca must hold the authority that signed the broker, whose certificate must name the host',
     })
-  const remedy =
-    name === 'KafkaJSConnectionClosedError'
+  const remedy = /secure TLS connection/.test(said)
+    ? 'the broker ended the TLS handshake: if it does not speak TLS on this port, give the one on which it does (queue.tls: { mode: disable } secures nothing)'
+    : name === 'KafkaJSConnectionClosedError'
       ? 'the broker closed the connection: if it expects TLS, set queue.tls; if it expects a login, set queue.sasl'
       : 'check that the broker runs, and that queue.brokers and its advertised.listeners can be reached from here'
   return new MillraceError('MILLRACE_QUEUE_UNREACHABLE', `Kafka at ${broker} could not be reached ${doing}: ${said}`, {

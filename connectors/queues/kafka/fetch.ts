@@ -82,7 +82,7 @@ function encodeFetch(wanted: readonly Wanted[], { maxWait, maxBytes, maxPartitio
   return writer.view()
 }
 
-function decodeFetch(payload: Buffer): FetchAnswer {
+export function decodeFetch(payload: Buffer): FetchAnswer {
   const reader = new WireReader(payload)
   const clientSideThrottleTime = reader.int32()
   const errorCode = reader.int16()

@@ -153,7 +153,12 @@ export class Follower {
     else if (errorCode === ERROR.OFFSET_OUT_OF_RANGE) void this.#gone(following, from)
     else if (errorCode !== ERROR.NONE)
       fail(following, answered(errorCode, `to a fetch of ${topic}/${partition}`, { topic, partition }))
-    const next = errorCode === ERROR.NONE ? offsetAfter(bytes) : null
+    let next: bigint | null = null
+    try {
+      if (errorCode === ERROR.NONE) next = offsetAfter(bytes, from)
+    } catch (error) {
+      fail(following, error)
+    }
     if (next === null) return false
     following.offset = next
     following.ready = { from, bytes }

@@ -141,6 +141,8 @@ export function loadKafkajs(): Promise<Modules> {
 export interface LinkOptions {
   readonly clientId: string
   readonly tls: TlsConnect
+  /** without TLS: whether connections may leave this machine, to wherever the cluster sends us. Default: no */
+  readonly clearAnywhere?: boolean
   readonly sasl: Sasl | undefined
   /** ms */
   readonly requestTimeout: number

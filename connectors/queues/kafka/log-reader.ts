@@ -46,7 +46,7 @@ export async function* readRange(
       const now = await rangeOf(cluster, at)
       if (now.end < range.end) throw offsetGone(at, range.end - 1n, now)
     }
-    const next = offsetAfter(answer.bytes)
+    const next = offsetAfter(answer.bytes, offset)
     if (next === null) {
       // below the high watermark and nothing there: compaction emptied the end of what is asked for. Asked twice to be sure
       if (++holes > 1) return

@@ -5,6 +5,7 @@ import type { Cluster, Topics } from './cluster.ts'
 import { answered, topicMissing } from './failure.ts'
 import type { BrokerLink, Modules } from './kafkajs.ts'
 import { ERROR } from './protocol-errors.ts'
+import { WireReader } from './wire-reader.ts'
 
 /**
  * One member of a consumer group, by Kafka's classic group protocol: join (all members hand in their partitions), sync
@@ -145,8 +146,7 @@ export class Membership {
       await this.#again(errorCode, until, 'to sync with the group')
       return this.join(topics)
     }
-    const assignment = this.#kafkajs.MemberAssignment.decode(memberAssignment)?.assignment ?? {}
-    return Object.entries(assignment).flatMap(([topic, partitions]) => partitions.map((partition) => ({ topic, partition })))
+    return readAssignment(memberAssignment)
   }
 
   #divide({ members }: JoinAnswer, topics: Topics): readonly { memberId: string; memberAssignment: Buffer }[] {
@@ -217,6 +217,19 @@ export class Membership {
       remedy: 'stop them, or rename the pipeline or the sink',
     })
   }
+}
+
+/** version i16, [topic, [partition i32]]. kafkajs makes an object of it by assignment, which loses a topic called __proto__. */
+function readAssignment(bytes: Buffer): readonly TopicPartition[] {
+  if (bytes.length === 0) return []
+  const reader = new WireReader(bytes)
+  reader.skip(2)
+  return reader
+    .array(() => {
+      const topic = reader.string()
+      return reader.array(() => ({ topic, partition: reader.int32() }))
+    })
+    .flat()
 }
 
 /** Each partition to one of the members that follow its topic, in turn, so that the shares differ by one at most. */

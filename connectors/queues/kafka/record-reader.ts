@@ -6,6 +6,9 @@ import { ATTRIBUTES_AT, BATCH_OVERHEAD, CODEC_MASK, CONTROL, CRC_AT, MAGIC } fro
 
 /** base offset and length: what must be there to know where a batch ends */
 const PREFIX = 12
+/** more than any producer writes; foreign ones' batches are read too, and what is in them takes far more memory than bytes */
+const MAX_RECORDS = 1_000_000
+const MAX_HEADERS = 10_000
 /** the timestamp of every record is the batch's last: the broker's own clock */
 const LOG_APPEND_TIME = 0x08
 
@@ -43,22 +46,35 @@ export class RecordReader {
         continue
       const codec = attributes & CODEC_MASK
       const plain = this.#bytes.subarray(start + BATCH_OVERHEAD, end)
-      const content = codec === 0 ? plain : await this.#codecs.decompress(codec, plain)
-      readRecords(content, this.#bytes, start, attributes, this.#from, this.#to, records)
-      taken += content.length
+      try {
+        const content = codec === 0 ? plain : await this.#codecs.decompress(codec, plain)
+        readRecords(content, this.#bytes, start, attributes, this.#from, this.#to, records)
+        taken += content.length
+      } catch (error) {
+        // what a length or a codec found beyond the bytes that there are
+        throw error instanceof MillraceError ? error : invalid(this.#bytes, start, 'cannot be read', error)
+      }
     }
     return records.length > 0 ? records : null
   }
 }
 
-/** The offset after the last whole batch, or null when there is none. */
-export function offsetAfter(bytes: Buffer): bigint | null {
+/**
+ * The offset after the last whole batch of a fetch from the given one, or null when there is none.
+ * @throws MILLRACE_RECORD_INVALID where it is none beyond: the checksum does not cover a batch's place, and the same would be
+ * fetched for ever
+ */
+export function offsetAfter(bytes: Buffer, from = -1n): bigint | null {
   let next: bigint | null = null
+  let last = 0
   let at = 0
   for (let end = batchEnd(bytes, at); end !== null; end = batchEnd(bytes, at)) {
+    if (end - at < BATCH_OVERHEAD) throw invalid(bytes, at, 'is too short to be one')
     next = lastOffset(bytes, at) + 1n
+    last = at
     at = end
   }
+  if (next !== null && next <= from) throw invalid(bytes, last, `ends before the offset ${from}, which was asked for`)
   return next
 }
 
@@ -81,9 +97,10 @@ function checked(bytes: Buffer, start: number, end: number): number {
   return bytes.readInt16BE(start + ATTRIBUTES_AT)
 }
 
-function invalid(bytes: Buffer, start: number, what: string): MillraceError {
+function invalid(bytes: Buffer, start: number, what: string, cause?: unknown): MillraceError {
   const offset = bytes.readBigInt64BE(start)
   return new MillraceError('MILLRACE_RECORD_INVALID', `the record batch at offset ${offset} ${what}`, {
+    ...(cause !== undefined && { cause }),
     fields: { offset: String(offset) },
     remedy: 'the broker’s log or the network is damaged: verify the log with kafka-dump-log.sh --deep-iteration',
   })
@@ -105,11 +122,12 @@ function readRecords(
   const firstTime = Number(batch.readBigInt64BE(start + 27))
   const lastTime = Number(batch.readBigInt64BE(start + 35))
   const count = batch.readInt32BE(start + 57)
+  if (count > MAX_RECORDS) throw invalid(batch, start, `says that it holds ${count} records`)
   cursor = 0
   for (let i = 0; i < count; i++) {
     const size = varint(content)
     const end = cursor + size
-    if (size < 0 || end > content.length) throw invalid(batch, start, 'holds a record that does not end within it')
+    if (!(size > 0 && end <= content.length)) throw invalid(batch, start, 'holds a record that does not end within it')
     cursor++ // attributes: none are defined
     const timeDelta = varint(content)
     const offset = base + BigInt(varint(content))
@@ -121,6 +139,9 @@ function readRecords(
     const key = field(content)
     const value = field(content)
     const headerCount = varint(content)
+    // lengths may lie, and a number of headers is a promise of memory: each has two bytes at least
+    if (!(headerCount >= 0 && headerCount <= (end - cursor) / 2 && headerCount <= MAX_HEADERS))
+      throw invalid(batch, start, 'holds a record with more headers than it has room for')
     const headers: [string, Uint8Array][] = []
     for (let h = 0; h < headerCount; h++) {
       const name = headerName(content)

@@ -1,4 +1,7 @@
-/** Reads the fields of an answer in Kafka's classic encoding, one after the other. */
+/**
+ * Reads the fields of an answer in Kafka's classic encoding, one after the other.
+ * @throws RangeError where a length leads out of the answer: none is trusted, and none leads backwards
+ */
 export class WireReader {
   readonly #bytes: Buffer
   #at = 0
@@ -24,15 +27,15 @@ export class WireReader {
 
   string(): string {
     const length = this.int16()
-    this.#at += length
-    return this.#bytes.toString('utf8', this.#at - length, this.#at)
+    const start = this.#advance(length)
+    return this.#bytes.toString('utf8', start, start + length)
   }
 
   /** a view; empty for null */
   bytes(): Buffer {
     const length = Math.max(0, this.int32())
-    this.#at += length
-    return this.#bytes.subarray(this.#at - length, this.#at)
+    const start = this.#advance(length)
+    return this.#bytes.subarray(start, start + length)
   }
 
   /** a null array is an empty one */
@@ -43,6 +46,14 @@ export class WireReader {
   }
 
   skip(bytes: number): void {
-    this.#at += bytes
+    this.#advance(bytes)
+  }
+
+  /** @returns where the bytes begin */
+  #advance(bytes: number): number {
+    const start = this.#at
+    if (bytes < 0 || bytes > this.#bytes.length - start) throw new RangeError(`${bytes} bytes at ${start} are not in the answer`)
+    this.#at = start + bytes
+    return start
   }
 }

@@ -1,35 +1,17 @@
-import { Kysely, PostgresDialect, sql } from 'kysely'
+import { type Kysely, type Selectable, sql } from 'kysely'
 import type pg from 'pg'
 import { MillraceError } from '../../../src/core/errors.ts'
 import type { Position } from '../../../src/core/position.ts'
 import type { TopicPartition } from '../../../src/core/queue.ts'
 import type { PartitionCheckpoint } from '../../../src/core/sink.ts'
 import type { KeptMapping } from './mapping.ts'
-
-/** The sink's own tables (`ddl.ts`). bigint comes as text. */
-interface Tables {
-  checkpoint: {
-    sink: string
-    source: string
-    topic: string
-    partition: number
-    position: string | null
-    offset: string | null
-    owner_epoch: string
-    updated_at: Date
-  }
-  target: {
-    sink: string
-    target: string
-    source: string | null
-    mapping: KeptMapping
-    forgotten_below: string | null
-  }
-}
+import { type Tables, typedTables } from './tables.ts'
 
 /** A partition in the hands of an owner. */
 export interface Claim {
   readonly epoch: bigint
+  /** how often a key was parked no more, as far as the owner knows */
+  readonly parkedVersion: string
   /** the sources that have a row */
   readonly sources: ReadonlySet<string>
   readonly checkpoint: PartitionCheckpoint
@@ -57,12 +39,23 @@ export interface Bookkeeping {
   sourceOf(target: string, source: string): Promise<string>
 }
 
-type Row = Pick<Tables['checkpoint'], 'source' | 'topic' | 'partition' | 'position' | 'offset' | 'owner_epoch'>
-const COLUMNS = ['source', 'topic', 'partition', 'position', 'offset', 'owner_epoch'] as const
+type Row = Pick<
+  Selectable<Tables['checkpoint']>,
+  'source' | 'topic' | 'partition' | 'position' | 'offset' | 'owner_epoch' | 'parked_version'
+>
+const COLUMNS = ['source', 'topic', 'partition', 'position', 'offset', 'owner_epoch', 'parked_version'] as const
 
 export function openBookkeeping(pool: pg.Pool, schema: string, sink: string, ownSource: string): Bookkeeping {
-  const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) }).withSchema(schema)
+  const db = typedTables(pool, schema)
   const rowsOf = ({ topic, partition }: TopicPartition) => ({ sink, topic, partition })
+  const parkedIn = async (on: Kysely<Tables>, partition: TopicPartition): Promise<ReadonlySet<string>> => {
+    const keys = await on
+      .selectFrom('parked')
+      .select(orderText)
+      .where((where) => where.and(rowsOf(partition)))
+      .execute()
+    return new Set(keys.map(orderOfRow))
+  }
 
   return {
     async checkpoints() {
@@ -73,8 +66,12 @@ export function openBookkeeping(pool: pg.Pool, schema: string, sink: string, own
         .orderBy('topic')
         .orderBy('partition')
         .execute()
-      const partitions = Map.groupBy(rows, ({ topic, partition }) => `${topic}/${partition}`)
-      return [...partitions.values()].map((group) => checkpointOf(group[0] as Row, group))
+      const keys = await db.selectFrom('parked').select(['topic', 'partition', orderText]).where('sink', '=', sink).execute()
+      const placeOf = ({ topic, partition }: TopicPartition): string => `${topic}/${partition}`
+      const parked = Map.groupBy(keys, placeOf)
+      return [...Map.groupBy(rows, placeOf)].map(([place, group]) =>
+        checkpointOf(group[0] as Row, group, new Set(parked.get(place)?.map(orderOfRow))),
+      )
     },
 
     claim: (partition) =>
@@ -86,20 +83,20 @@ export function openBookkeeping(pool: pg.Pool, schema: string, sink: string, own
           .onConflict((conflict) => conflict.doNothing())
           .execute()
         // the lock first, in a statement of its own: the next one then sees the rows that a former owner added
-        const { owner_epoch } = await tx
+        const { owner_epoch, parked_version } = await tx
           .selectFrom('checkpoint')
-          .select('owner_epoch')
+          .select(['owner_epoch', 'parked_version'])
           .where((where) => where.and(own))
           .forUpdate()
           .executeTakeFirstOrThrow()
         const epoch = BigInt(owner_epoch) + 1n
         const rows = await tx
           .updateTable('checkpoint')
-          .set({ owner_epoch: String(epoch), updated_at: sql<Date>`clock_timestamp()` })
+          .set({ owner_epoch: String(epoch), parked_version, updated_at: sql<Date>`clock_timestamp()` })
           .where((where) => where.and(rowsOf(partition)))
           .returning(COLUMNS)
           .execute()
-        return claimOf(partition, epoch, rows)
+        return claimOf(partition, epoch, rows, await parkedIn(tx, partition))
       }),
 
     reread: (partition, epoch) =>
@@ -112,7 +109,7 @@ export function openBookkeeping(pool: pg.Pool, schema: string, sink: string, own
         await select.forUpdate().execute()
         const rows = await select.execute()
         if (rows.length === 0 || rows.some(({ owner_epoch }) => BigInt(owner_epoch) !== epoch)) throw fenced(partition)
-        return claimOf(partition, epoch, rows)
+        return claimOf(partition, epoch, rows, await parkedIn(tx, partition))
       }),
 
     targets: () => db.selectFrom('target').select(['target', 'source', 'mapping']).where('sink', '=', sink).execute(),
@@ -139,14 +136,26 @@ export function openBookkeeping(pool: pg.Pool, schema: string, sink: string, own
   }
 }
 
-function claimOf(partition: TopicPartition, epoch: bigint, rows: readonly Row[]): Claim {
-  return { epoch, sources: new Set(rows.map(({ source }) => source)), checkpoint: checkpointOf(partition, rows) }
+const orderText = sql<string>`"order"::text`.as('order')
+const orderOfRow = ({ order }: { readonly order: string }): string => JSON.parse(order) as string
+
+function claimOf(partition: TopicPartition, epoch: bigint, rows: readonly Row[], parked: ReadonlySet<string>): Claim {
+  return {
+    epoch,
+    parkedVersion: (rows[0] as Row).parked_version,
+    sources: new Set(rows.map(({ source }) => source)),
+    checkpoint: checkpointOf(partition, rows, parked),
+  }
 }
 
-function checkpointOf({ topic, partition }: TopicPartition, rows: readonly Row[]): PartitionCheckpoint {
+function checkpointOf(
+  { topic, partition }: TopicPartition,
+  rows: readonly Row[],
+  parked: ReadonlySet<string>,
+): PartitionCheckpoint {
   const offset = rows.find((row) => row.offset !== null)?.offset ?? null
   const positions = rows.flatMap(({ source, position }) => (position === null ? [] : [[source, position as Position] as const]))
-  return { topic, partition, positions: new Map(positions), offset: offset === null ? null : BigInt(offset), parked: new Set() }
+  return { topic, partition, positions: new Map(positions), offset: offset === null ? null : BigInt(offset), parked }
 }
 
 export function fenced({ topic, partition }: TopicPartition): MillraceError {

@@ -6,7 +6,7 @@ import { sinkError } from './failure.ts'
 import { isAppend, targetName, writtenColumns } from './mapping.ts'
 import { GUARD_COLUMN, type PostgresSinkSettings, type TableSettings } from './options.ts'
 
-const BOOKKEEPING = ['checkpoint', 'deleted', 'guard', 'target'] as const
+const BOOKKEEPING = ['checkpoint', 'deleted', 'guard', 'target', 'parked', 'parked_event', 'parked_audit'] as const
 const MIN_VERSION = 140_000
 
 export async function bookkeepingStands(pool: pg.Pool, schema: string): Promise<boolean> {

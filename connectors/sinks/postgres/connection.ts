@@ -1,5 +1,7 @@
+import { Socket } from 'node:net'
+import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import pg from 'pg'
-import { postgresConnection } from '../../../src/core/tls.ts'
+import { postgresConnection, type TlsConnect } from '../../../src/core/tls.ts'
 import type { PostgresSinkSettings } from './options.ts'
 
 /** how long a connect may take (ms) */
@@ -39,12 +41,13 @@ export function openPool(settings: PostgresSinkSettings, applicationName: string
   ]
   const pool = new pg.Pool({
     ...connection,
+    ssl: named(connection.ssl),
     ...(password !== undefined && { password }),
     application_name: applicationName.slice(0, NAME_BYTES),
     options: [...PINNED, ...timeouts].map((setting) => `-c ${setting}`).join(' '),
     max: settings.poolSize,
     connectionTimeoutMillis: CONNECT_TIMEOUT,
-    query_timeout: answerTimeout(settings),
+    stream: () => socketOf(answerTimeout(settings)),
     idleTimeoutMillis: 60_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
@@ -57,7 +60,23 @@ export function openPool(settings: PostgresSinkSettings, applicationName: string
   return pool
 }
 
+/** `pg` looks for the name that it dials, also where another is demanded. */
+function named(ssl: TlsConnect): NonNullable<pg.ClientConfig['ssl']> {
+  if (ssl === false || ssl.servername === undefined || ssl.checkServerIdentity !== undefined) return ssl
+  const { servername } = ssl
+  return { ...ssl, checkServerIdentity: (_dialled: string, shown: PeerCertificate) => checkServerIdentity(servername, shown) }
+}
+
+/**
+ * A connection on which nothing passes for so long is over. `pg`'s own `query_timeout` gives up the query only: a client
+ * whose `begin` got no answer went back into the pool, the next query waited behind it, and the one after that again.
+ */
+function socketOf(silence: number): Socket {
+  const socket = new Socket()
+  return socket.setTimeout(silence, () => socket.destroy())
+}
+
 /** how long to wait for the server's answer before the connection is taken for dead (ms) */
-export function answerTimeout(settings: PostgresSinkSettings): number {
+function answerTimeout(settings: PostgresSinkSettings): number {
   return settings.statementTimeout + ANSWER_GRACE
 }

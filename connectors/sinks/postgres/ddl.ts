@@ -19,6 +19,8 @@ export function bookkeepingSql(schema: string): readonly string[] {
   updated_at timestamptz not null default clock_timestamp(),
   primary key (sink, topic, partition, source)
 )`,
+    // raised with each key that is parked no more: an owner that does not know it yet would park on behind nothing
+    `alter table ${s}.checkpoint add column if not exists parked_version bigint not null default 0`,
     // a key that was deleted, and at which position: an older event does not bring it back
     `create table if not exists ${s}.deleted (
   sink text not null,
@@ -47,5 +49,52 @@ export function bookkeepingSql(schema: string): readonly string[] {
   forgotten_below text collate "C",
   primary key (sink, target)
 )`,
+    // a key that waits, one row each: "order" is its source and ordering key, `digest` the SHA-256 of it, `position` its
+    // first event and `reason` why that cannot be applied. What comes from events is JSON in ASCII: such a text can be
+    // kept in every encoding, whatever the event holds
+    `create table if not exists ${s}.parked (
+  sink text not null,
+  topic text not null,
+  partition int not null,
+  digest bytea not null,
+  "order" json not null,
+  position text collate "C" not null,
+  reason json not null,
+  events bigint not null,
+  bytes bigint not null,
+  parked_at timestamptz not null default clock_timestamp(),
+  primary key (sink, topic, partition, digest)
+)`,
+    // the events of a parked key, whole
+    `create table if not exists ${s}.parked_event (
+  sink text not null,
+  topic text not null,
+  partition int not null,
+  digest bytea not null,
+  position text collate "C" not null,
+  "offset" bigint not null,
+  event json not null,
+  value bytea,
+  reason json,
+  bytes bigint not null,
+  parked_at timestamptz not null default clock_timestamp(),
+  primary key (sink, topic, partition, digest, position)
+)`,
+    // what people did about parked keys
+    `create table if not exists ${s}.parked_audit (
+  id bigint generated always as identity primary key,
+  sink text not null,
+  topic text not null,
+  partition int not null,
+  "order" json not null,
+  at timestamptz not null default clock_timestamp(),
+  action text not null,
+  skipped text collate "C",
+  actor json not null,
+  note json,
+  applied bigint not null,
+  remaining bigint not null
+)`,
+    `create index if not exists parked_audit_of_sink on ${s}.parked_audit (sink, id)`,
   ]
 }

@@ -4,10 +4,12 @@ import type { Event } from '../../../src/core/event.ts'
 import type { TopicPartition } from '../../../src/core/queue.ts'
 import type { Lane, LaneBatch } from '../../../src/core/sink.ts'
 import { type Bookkeeping, type Claim, fenced } from './bookkeeping.ts'
-import { type Fault, faultOf, type Said, STATE_MEANS, said, sinkError } from './failure.ts'
-import { misfit } from './misfit.ts'
-import { eventFields, type Planning, planEvents, rejected } from './plan.ts'
-import { inOneTransaction, type Statement, StatementFailure } from './transaction.ts'
+import { faultOf, said, sinkError } from './failure.ts'
+import { lockTargets } from './locks.ts'
+import { CHECK_LIMITS, type Parker } from './park.ts'
+import { type Planning, planEvents } from './plan.ts'
+import { inOneTransaction, type Statement, StatementFailure, textArray } from './transaction.ts'
+import { unfit, unfitEvent } from './unfit.ts'
 
 export interface LaneDeps {
   readonly pool: pg.Pool
@@ -16,6 +18,8 @@ export interface LaneDeps {
   readonly planning: Planning
   /** @throws MILLRACE_SOURCE_REFUSED when a table that the events feed belongs to another source */
   readonly admit: (events: readonly Event[]) => Promise<void>
+  /** null: nothing is parked */
+  readonly parker: Parker | null
   /** after a batch was applied */
   readonly applied: () => void
 }
@@ -24,17 +28,16 @@ export interface LaneDeps {
 const MAX_ATTEMPTS = 5
 
 export function openLane(deps: LaneDeps, claimed: Claim): Lane {
-  const { bookkeeping, planning, schema, pool } = deps
+  const { bookkeeping, planning, schema, pool, parker } = deps
   const { partition } = planning
   const move = moveSql(schema)
-  const lock = lockSql(schema)
-  const sharedTargets = [...new Set(planning.feeds.flatMap(({ feed }) => (feed.target.shared ? [feed.target.name] : [])))].sort()
+  const lock = lockTargets(planning, schema)
   let claim = claimed
 
-  /** the statements before the events: the checkpoint's, and the locks of tables that other partitions write too */
+  /** the statements before the events: the checkpoint's, what waits, and the locks of tables that other partitions write too */
   function prologue(batch: LaneBatch): readonly Statement[] {
     const moved: Statement = {
-      name: 'millrace_move',
+      name: MOVE,
       text: move,
       values: [
         planning.sink,
@@ -46,17 +49,21 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
         textArray(batch.moves.map(({ from }) => from)),
         textArray(batch.moves.map(({ to }) => to)),
         String(new Set([...claim.sources, ...batch.moves.map(({ source }) => source)]).size),
+        claim.parkedVersion,
       ],
     }
-    if (sharedTargets.length === 0 || batch.events.length === 0) return [moved]
-    return [moved, { name: 'millrace_lock', text: lock, values: [planning.sink, textArray(sharedTargets)] }]
+    const parked = batch.parked.length > 0 && parker !== null ? parker.statements(partition, batch.parked) : []
+    return [moved, ...parked, ...(lock === null || batch.events.length === 0 ? [] : [lock])]
   }
 
   async function run(statements: readonly Statement[]): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       const failure = await attemptOnce(statements)
       if (failure === null) return
-      if (failure.statement === 0 && said(failure).state === DIVISION_BY_ZERO) throw fenced(partition)
+      const refused = refusal(failure, statements)
+      if (refused === 'fenced') throw fenced(partition)
+      if (refused === 'changed') throw parkedChanged(partition)
+      if (refused === 'full') throw new LimitsPassed()
       if (faultOf(said(failure)) !== 'concurrency' || attempt === MAX_ATTEMPTS) throw failure
     }
   }
@@ -90,10 +97,7 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
       const statement = planned.flat()[at]
       const culprit = planned.flatMap((own, index) => own.map(() => batch.events[index] as Event))[at]
       if (statement === undefined || culprit === undefined) throw unfit(partition, null, fault, why)
-      const table = why.table ?? statement.feed.target.name
-      const column =
-        why.column ?? (fault === 'data' ? ((await misfit(pool, statement).catch(() => null)) ?? undefined) : undefined)
-      throw unfit(partition, culprit, fault, { ...why, table, column })
+      throw await unfitEvent((text, values) => pool.query(text, values), partition, culprit, statement, fault, why)
     }
   }
 
@@ -112,6 +116,7 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
           await oneByOne(batch)
         }
       } catch (error) {
+        if (error instanceof LimitsPassed && parker !== null) throw await parker.full(partition, batch.parked)
         throw sinkError(error)
       }
       claim = { ...claim, sources: new Set([...claim.sources, ...batch.moves.map(({ source }) => source)]) }
@@ -131,70 +136,54 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
   }
 }
 
+const MOVE = 'millrace_move'
 const DIVISION_BY_ZERO = '22012'
+const LOGARITHM_OF_ZERO = '2201E'
+
+/** what parking would pass is told apart from a batch that fails */
+class LimitsPassed extends Error {}
+
+/** What our own statements refuse, by the error that they make of it. */
+function refusal({ statement, cause }: StatementFailure, statements: readonly Statement[]): 'fenced' | 'changed' | 'full' | null {
+  const name = statement === null ? undefined : statements[statement]?.name
+  const { state } = said(cause)
+  if (name === MOVE && state === DIVISION_BY_ZERO) return 'fenced'
+  if (name === MOVE && state === LOGARITHM_OF_ZERO) return 'changed'
+  return name === CHECK_LIMITS && state === LOGARITHM_OF_ZERO ? 'full' : null
+}
 
 /**
  * Moves the checkpoint, as the first statement: its rows stay locked until the commit, so what follows is seen by no other
  * owner and sees all that a former one did. Fails, and the whole transaction with it, by a division by zero unless every
- * row of the partition is the owner's and every source stands where it must.
+ * row of the partition is the owner's, every source stands where it must and the offset does not go back; by a logarithm of zero when a key is parked
+ * no more that the owner takes for parked: whoever redrove it raised the version under the lock of these rows.
  */
 function moveSql(schema: string): string {
   const checkpoint = `${pg.escapeIdentifier(schema)}.checkpoint`
   return `with moved as (
   update ${checkpoint} c
   set position = coalesce(($8::text[])[array_position($6::text[], c.source)], c.position), "offset" = $5::bigint, updated_at = clock_timestamp()
-  where c.sink = $1 and c.topic = $2 and c.partition = $3::int and c.owner_epoch = $4::bigint
+  where c.sink = $1 and c.topic = $2 and c.partition = $3::int and c.owner_epoch = $4::bigint and (c."offset" <= $5::bigint) is not false
     and (array_position($6::text[], c.source) is null or c.position is not distinct from ($7::text[])[array_position($6::text[], c.source)])
-  returning c.source
+  returning c.parked_version
 ), founded as (
-  insert into ${checkpoint} (sink, source, topic, partition, position, "offset", owner_epoch)
-  select $1, m.source, $2, $3::int, m.till, $5::bigint, $4::bigint
+  insert into ${checkpoint} (sink, source, topic, partition, position, "offset", owner_epoch, parked_version)
+  select $1, m.source, $2, $3::int, m.till, $5::bigint, $4::bigint, $10::bigint
   from unnest($6::text[], $7::text[], $8::text[]) as m(source, since, till)
   where m.since is null and not exists (select from ${checkpoint} c where c.sink = $1 and c.topic = $2 and c.partition = $3::int and c.source = m.source)
   on conflict do nothing
-  returning source
+  returning parked_version
+), held as (
+  select count(*) as rows, count(*) filter (where parked_version <> $10::bigint) as changed
+  from (select parked_version from moved union all select parked_version from founded) as written
 )
-select 1 / (case when (select count(*) from moved) + (select count(*) from founded) = $9::bigint then 1 else 0 end)`
+select case when rows <> $9::bigint then 1 / (rows - rows) when changed > 0 then ln((changed - changed)::numeric) end from held`
 }
 
-function lockSql(schema: string): string {
-  return `select from ${pg.escapeIdentifier(schema)}.target where sink = $1 and target = any($2::text[]) order by target for update`
-}
-
-function textArray(values: readonly (string | null)[]): string {
-  return `{${values.map((value) => (value === null ? 'null' : `"${value.replace(/[\\"]/g, '\\$&')}"`)).join(',')}}`
-}
-
-function unfit(partition: TopicPartition, event: Event | null, fault: Fault, why: Said): MillraceError {
-  const { state, table, column, constraint } = why
-  const means = STATE_MEANS[state ?? ''] ?? 'the database refuses it'
-  const where = [column && `column ${column}`, constraint && `constraint ${constraint}`, table && `table ${table}`, state]
-    .filter(Boolean)
-    .join(', ')
-  const fields = {
-    ...(state !== null && { cause: state }),
-    ...(table !== undefined && { table }),
-    ...(column !== undefined && { column }),
-    ...(constraint !== undefined && { constraint }),
-  }
-  if (fault === 'data' && event !== null) return rejected(partition, null, event, `${means} (${where})`, fields)
-  if (fault === 'data')
-    return new MillraceError(
-      'MILLRACE_EVENT_REJECTED',
-      `an event of a batch of ${partition.topic}/${partition.partition} cannot be applied: ${means} (${where})`,
-      { fields },
-    )
-  const which = event === null ? 'a batch' : `the event ${event.position} (${event.type}, id ${event.id})`
+function parkedChanged({ topic, partition }: TopicPartition): MillraceError {
   return new MillraceError(
-    'MILLRACE_EVENT_CONFLICT',
-    `${which} of ${partition.topic}/${partition.partition} cannot be applied: ${means} (${where})`,
-    {
-      remedy:
-        'it is tried again while other partitions may still bring what it waits for; if it stays, correct the row or the constraint',
-      fields: {
-        ...(event === null ? { topic: partition.topic, partition: partition.partition } : eventFields(partition, event)),
-        ...fields,
-      },
-    },
+    'MILLRACE_PARKED_CHANGED',
+    `the parked keys of ${topic}/${partition} changed since its owner looked; nothing was written`,
+    { remedy: 'nothing: the checkpoint is read again by itself', fields: { topic, partition } },
   )
 }

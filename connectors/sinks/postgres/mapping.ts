@@ -74,7 +74,7 @@ export function keyedByAggregate(table: TableSettings): boolean {
 
 /** Where a column takes its value: `$key`, `$id` …, or a path; null when it is left to the database. */
 export function originOf(table: TableSettings, column: string): string | null {
-  const said = table.columns[column]
+  const said = ofOwn(table.columns, column)
   if (said === false) return null
   if (isAppend(table) && column === table.key[0]) return '$id'
   if (said !== undefined) return said
@@ -89,7 +89,7 @@ function camelCase(column: string): string {
 /** the columns that are written, of those the table has */
 export function writtenColumns(table: TableSettings, catalog: CatalogTable): readonly string[] {
   return [...catalog.columns]
-    .filter(([name, { generated }]) => name !== GUARD_COLUMN && !(generated && table.columns[name] === undefined))
+    .filter(([name, { generated }]) => name !== GUARD_COLUMN && !(generated && ofOwn(table.columns, name) === undefined))
     .map(([name]) => name)
     .filter((name) => originOf(table, name) !== null)
 }
@@ -209,19 +209,19 @@ export function mappingChanges(name: string, kept: KeptMapping, now: KeptMapping
   if (kept.key.join() !== now.key.join()) changes.push(`the key of ${name} was ${kept.key.join(', ')}`)
   if (kept.guard !== now.guard) changes.push(`the guard of ${name} was ${kept.guard}`)
   for (const from of union(kept.feeds, now.feeds)) {
-    const before = kept.feeds[from]
-    const after = now.feeds[from]
+    const before = ofOwn(kept.feeds, from)
+    const after = ofOwn(now.feeds, from)
     if (before === undefined || after === undefined) {
       changes.push(`${name} was ${before === undefined ? 'not ' : ''}fed from ${from}`)
       continue
     }
     for (const column of union(before.columns, after.columns))
-      if (before.columns[column] !== after.columns[column])
+      if (ofOwn(before.columns, column) !== ofOwn(after.columns, column))
         changes.push(
-          `${name}.${column} was ${before.columns[column] === undefined ? 'not mapped' : `mapped to ${before.columns[column]}`}`,
+          `${name}.${column} was ${ofOwn(before.columns, column) === undefined ? 'not mapped' : `mapped to ${ofOwn(before.columns, column)}`}`,
         )
     for (const type of union(before.on, after.on)) {
-      const [was, is] = [before.on[type], after.on[type]]
+      const [was, is] = [ofOwn(before.on, type), ofOwn(after.on, type)]
       if (was !== undefined && is !== undefined && was !== is) changes.push(`${type} was ${was} on ${name}`)
     }
   }
@@ -240,4 +240,9 @@ function union(a: object, b: object): readonly string[] {
 
 export function notReady(message: string): MillraceError {
   return new MillraceError('MILLRACE_SINK_NOT_READY', message, { remedy: 'run millrace check, which names all that is missing' })
+}
+
+/** columns and event types may be called what every object inherits: constructor, toString … */
+function ofOwn<Value>(said: Readonly<Record<string, Value>>, name: string): Value | undefined {
+  return Object.hasOwn(said, name) ? said[name] : undefined
 }

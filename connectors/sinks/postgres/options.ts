@@ -26,7 +26,16 @@ export interface PostgresSinkOptions {
   readonly markerRetention?: string | number | undefined
   /** fields of a payload that no table takes: counted and said once, or a halt. Default: pass */
   readonly unknownFields?: 'pass' | 'halt' | undefined
+  /** how much may be parked at once, over all partitions; beyond it, and with false, the partition halts */
+  readonly parking?: ParkingOptions | false | undefined
   readonly tables: readonly TableOptions[]
+}
+
+export interface ParkingOptions {
+  /** Default: 100 */
+  readonly maxKeys?: number | undefined
+  /** of payloads, keys and headers. Default: 64 MiB */
+  readonly maxBytes?: number | undefined
 }
 
 export interface TableOptions {
@@ -120,7 +129,7 @@ const table = z
     if (appends && (kinds.has('upsert') || kinds.has('merge') || kinds.has('delete')))
       issue(['on'], 'append does not go with upsert, merge or delete: its rows are events, theirs are aggregates')
     if (appends && key.length > 1) issue(['key'], 'with append the key is one column, which takes the id of the event')
-    if (appends && (columns[key[0] as string] ?? '$id') !== '$id')
+    if (appends && Object.hasOwn(columns, key[0] as string) && columns[key[0] as string] !== '$id')
       issue(['columns', key[0] as string], 'with append the key takes $id')
     if (kinds.has('merge') && (key.length > 1 || keyFrom === 'payload'))
       issue(['key'], 'merge needs the aggregate id as its key: partial writes of one row must come in one order')
@@ -153,6 +162,18 @@ export const postgresSinkOptions = z
     idleInTransactionTimeout: duration.prefault('30s'),
     markerRetention: duration.prefault('14d'),
     unknownFields: z.enum(['pass', 'halt'], expects('pass or halt')).default('pass'),
+    parking: z
+      .union(
+        [
+          z.literal(false),
+          z.strictObject({
+            maxKeys: z.int(expects('a number of keys')).min(1).max(10_000).default(100),
+            maxBytes: z.int(expects('a number of bytes')).min(1).default(67_108_864),
+          }),
+        ],
+        expects('false or an object'),
+      )
+      .prefault({}),
     tables: z.array(table).min(1, expects('at least one table')),
   })
   .superRefine(({ tables }, context) => {

@@ -2,7 +2,7 @@ import type { SinkDeps } from '../../../src/core/connector.ts'
 import { MillraceError } from '../../../src/core/errors.ts'
 import type { Event } from '../../../src/core/event.ts'
 import type { TopicPartition } from '../../../src/core/queue.ts'
-import type { Sink } from '../../../src/core/sink.ts'
+import type { PartitionCheckpoint, Sink } from '../../../src/core/sink.ts'
 import { DEFAULT_TOPIC } from '../../../src/core/topic-template.ts'
 import { openBookkeeping } from './bookkeeping.ts'
 import { readCatalog } from './catalog.ts'
@@ -23,6 +23,8 @@ import {
 } from './mapping.ts'
 import { forgetMarkers } from './markers.ts'
 import type { PostgresSinkSettings } from './options.ts'
+import { openParker } from './park.ts'
+import { openParking } from './parking.ts'
 import { eventFields, type Planning, rejected } from './plan.ts'
 import { feedStatements } from './statements.ts'
 
@@ -34,6 +36,7 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
   const { sink: name, pipeline, log } = deps
   const pool = openPool(settings, `millrace ${pipeline}/${name}`)
   const bookkeeping = openBookkeeping(pool, schema, name, pipeline)
+  const parker = settings.parking === false ? null : openParker(pool, schema, name, settings.parking)
   /** by target: the source it is fed by */
   const sources = new Map<string, string>()
   let forgetting: Promise<void> | null = null
@@ -122,7 +125,10 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
   }
 
   return {
-    parking: null,
+    parking:
+      parker === null
+        ? null
+        : openParking({ pool, schema, sink: name, admit, planning: async (place) => planningOf(await resolved(), place) }),
     traits: { name: 'postgres', effect: 'exactly-once', checkpoints: true },
 
     check: () => checkSink(pool, settings, `sinks.${name}`, async () => (await compared()).changed),
@@ -141,8 +147,9 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
       try {
         const planning = planningOf(await resolved(), partition)
         const claim = await bookkeeping.claim(partition)
+        if (parker === null && claim.checkpoint.parked.size > 0) throw stillParked(name, claim.checkpoint)
         return openLane(
-          { pool, bookkeeping, schema, planning, admit: (events) => admit(planning, events), applied: forgetOld },
+          { pool, bookkeeping, schema, planning, parker, admit: (events) => admit(planning, events), applied: forgetOld },
           claim,
         )
       } catch (error) {
@@ -172,6 +179,18 @@ function mappingChanged(sink: string, changes: readonly string[]): MillraceError
     {
       remedy: `put the mapping back, or bring the rows to the new one: millrace rebuild ${sink} (coming; until then a sink of a new name, into new tables)`,
       fields: { sink },
+    },
+  )
+}
+
+/** what was parked while parking was on: its later events must not overtake it */
+function stillParked(sink: string, { topic, partition, parked }: PartitionCheckpoint): MillraceError {
+  return new MillraceError(
+    'MILLRACE_SINK_NOT_READY',
+    `the sink ${sink} is to park nothing, and of ${topic}/${partition} ${parked.size} keys are parked from before`,
+    {
+      remedy: `take "parking: false" out, millrace parked redrive ${sink} --all, and put it back when nothing is left`,
+      fields: { sink, topic, partition },
     },
   )
 }

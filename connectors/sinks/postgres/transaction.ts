@@ -47,6 +47,11 @@ export function inOneTransaction(client: ClientBase, statements: readonly Statem
   })
 }
 
+/** an array of texts as a parameter */
+export function textArray(values: readonly (string | null)[]): string {
+  return `{${values.map((value) => (value === null ? 'null' : `"${value.replace(/[\\"]/g, '\\$&')}"`)).join(',')}}`
+}
+
 /** Driven by `pg.Client` as its own queries are: it hands over the server's messages, ReadyForQuery last. */
 class Pipeline implements Submittable {
   /** `pg` wraps it with its `query_timeout` */

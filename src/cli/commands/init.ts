@@ -10,6 +10,8 @@ export function addInit(program: Command, context: CommandContext): void {
     .command('init')
     .description('make what is missing: schema, publication, slot, the bookkeeping of the sinks; safe to repeat')
     .option('--sql <role>', `print the statements of a role instead: ${oneOf(SQL_ROLES)}`)
+    .option('--new-epoch', 'go on upon a new server with a stream that was drained; see docs/upgrade.md')
+    .option('--yes', 'really do it (--new-epoch drops a slot of the name that the new server may have)')
     .addHelpText(
       'after',
       `
@@ -17,12 +19,20 @@ export function addInit(program: Command, context: CommandContext): void {
 schema, relay and writer get their grants, sink is a replica. The slot is made by init alone: it
 cannot be part of a migration.`,
     )
-    .action(async ({ sql }: { sql?: string }, command: Command) => {
+    .action(async ({ sql, newEpoch, yes }: { sql?: string; newEpoch?: true; yes?: true }, command: Command) => {
       const out = terminalOf(process.stdout, context.env)
       if (sql !== undefined && !SQL_ROLES.includes(sql as SqlRole))
         throw new MillraceError('MILLRACE_USAGE', `--sql ${sql}: expected ${oneOf(SQL_ROLES)}`)
       const pipeline = await openPipeline(command, context)
       if (sql !== undefined) return out.print(await pipeline.sql(sql as SqlRole))
-      for (const what of await pipeline.init()) out.print(`${out.style('green', '✓')} ${what}`)
+      if (newEpoch && yes !== true)
+        throw new MillraceError(
+          'MILLRACE_USAGE',
+          `init --new-epoch moves the stream ${pipeline.name} to the server of source.url for good`,
+          {
+            remedy: 'if that is meant: millrace init --new-epoch --yes',
+          },
+        )
+      for (const what of await pipeline.init({ newEpoch: newEpoch === true })) out.print(`${out.style('green', '✓')} ${what}`)
     })
 }

@@ -42,7 +42,11 @@ missing it stops and names the command. The first signal drains, a second one en
         pipeline.http === false
           ? null
           : await startAdmin(
-              adminSurface(pipeline.name, () => running),
+              adminSurface(
+                pipeline.name,
+                () => running,
+                (text) => context.secrets.scrub(text),
+              ),
               pipeline.http,
             )
       if (admin !== null) pipeline.log.info({ url: admin.url }, 'serving /livez, /readyz, /metrics and /status')

@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
-import type { PartitionReport, StatusReport } from '../../runtime/status.ts'
+import type { GapReport, ParkedReport, PartitionReport, StatusReport } from '../../runtime/status.ts'
 import { openPipeline } from '../open-pipeline.ts'
 import type { CommandContext } from '../program.ts'
+import { bytes } from '../size.ts'
 import { type Style, type Terminal, table, terminalOf } from '../terminal.ts'
 
 export function addStatus(program: Command, context: CommandContext): void {
@@ -40,10 +41,12 @@ export function* describeStatus(report: StatusReport, out: Pick<Terminal, 'style
     yield `${title('relay')}${phase(relay.phase, out)}, ${count}, at ${relay.position ?? 'no position yet'}${lag}`
     if (relay.error !== null) yield* failure(relay.error, out)
   }
+  for (const gap of report.gaps) yield `${title('gap')}${describeGap(gap)}`
   for (const sink of report.sinks) {
     const state = sink.phase === null ? 'read from its store' : phase(sink.phase, out)
     yield `${title(sink.name)}${state}, ${sink.partitions.length} partitions`
     if (sink.error !== null) yield* failure(sink.error, out)
+    if (sink.parked !== null && sink.parked.keys > 0) yield `  ${parked(sink.name, sink.parked, out)}`
     if (sink.partitions.length > 0) {
       const rows = sink.partitions.map((one) => partitionRow(one, out))
       for (const line of table([['topic', 'part', 'state', 'offset', 'end', 'lag', 'position'], ...rows], [1, 3, 4, 5]))
@@ -52,6 +55,22 @@ export function* describeStatus(report: StatusReport, out: Pick<Terminal, 'style
     for (const { error } of sink.partitions) if (error !== null) yield* failure(error, out)
   }
   for (const problem of report.problems) yield* failure(problem, out)
+}
+
+/** `from … to …: what became of it` */
+export function describeGap({ at, epoch, from, to, refill }: GapReport): string {
+  const what =
+    refill === null
+      ? 'accepted as it is'
+      : refill === 'pending'
+        ? 'a refill was begun and not finished: millrace resume --refill'
+        : `refilled: ${refill.published} events published, ${refill.ambiguous} left alone`
+  return `from ${from} to ${to}, before epoch ${epoch}, ${at}: ${what}`
+}
+
+function parked(sink: string, { keys, events }: ParkedReport, out: Pick<Terminal, 'style'>): string {
+  const what = `${keys === 1 ? '1 key is' : `${keys} keys are`} parked, with ${events === 1 ? '1 event' : `${events} events`}`
+  return `${out.style('yellow', '!')} ${what}: millrace parked list ${sink}`
 }
 
 function partitionRow(one: PartitionReport, out: Pick<Terminal, 'style'>): readonly string[] {
@@ -84,15 +103,4 @@ function phase(name: string | null, out: Pick<Terminal, 'style'>): string {
 function* failure(error: StatusReport['problems'][number], out: Pick<Terminal, 'style'>): Generator<string> {
   yield `  ${out.style('red', '✗')} ${error.message} ${out.style('dim', `(${error.code})`)}`
   if (error.remedy !== null) yield `    ${error.remedy}`
-}
-
-function bytes(count: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
-  let value = count
-  let unit = 0
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024
-    unit++
-  }
-  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
 }

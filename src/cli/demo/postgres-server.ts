@@ -30,6 +30,8 @@ export interface PostgresServerOptions {
   readonly bin?: string
   readonly port?: number
   readonly settings?: Readonly<Record<string, string>>
+  /** makes the data folder, for the server's user to own; default: initdb */
+  readonly data?: (folder: string) => Promise<void>
   /** where the data folder is made; default: the system's temporary folder */
   readonly parent?: string
 }
@@ -94,7 +96,8 @@ export async function startPostgresServer(options: PostgresServerOptions = {}): 
     binaries = await runnable(bin, home, identity)
     if (identity.uid !== undefined) await chown(home, identity.uid, identity.gid)
     const initdb = ['-D', dataDir, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync']
-    await run(join(binaries, 'initdb'), initdb, { ...identity, cwd: home })
+    if (options.data !== undefined) await options.data(dataDir)
+    else await run(join(binaries, 'initdb'), initdb, { ...identity, cwd: home })
     await server.start()
   } catch (error) {
     await server.remove()
@@ -113,7 +116,8 @@ async function ready(child: ChildProcess): Promise<void> {
     }, 60_000)
     reader.on('line', (line) => {
       if (lines.length < 200) lines.push(line)
-      if (!line.includes('ready to accept connections')) return
+      // a standby's are read-only ones
+      if (!/ready to accept (read-only )?connections/.test(line)) return
       clearTimeout(timer)
       resolve()
     })

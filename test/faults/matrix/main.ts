@@ -79,6 +79,9 @@ process.stdout.write(`${outcomes.length} runs, ${injected} faults, ${failed.leng
 if (values.write || whole) {
   const folder = join(import.meta.dirname, '../../../docs')
   await mkdir(folder, { recursive: true })
-  await writeFile(join(folder, 'evidence.md'), await evidencePage({ outcomes, began, seed, minutes, args: process.argv.slice(2) }))
+  await writeFile(
+    join(folder, 'evidence.md'),
+    await evidencePage({ outcomes, postgres: stage.versions(), began, seed, minutes, args: process.argv.slice(2) }),
+  )
 }
 process.exit(outcomes.length === 0 || failed.length > 0 ? 1 : 0)

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { seededRandom } from '../workload.ts'
 import type { Evidence, Row, RowContext, Run } from './row.ts'
 import type { Stage } from './stage.ts'
-import { openTrial } from './trial.ts'
+import { openTrial, type Trial } from './trial.ts'
 
 /** What became of one run of a row. */
 export interface Outcome extends Run {
@@ -22,12 +22,15 @@ export interface RunOptions {
   readonly say: (text: string) => void
 }
 
+/** characters of what the processes said, in the message of a failure */
+const OUTPUT = 16_000
+
 /** Every row there is, by its number. */
 export async function findRows(): Promise<readonly Row[]> {
   const folder = join(import.meta.dirname, 'rows')
   const rows: Row[] = []
   for (const file of (await readdir(folder)).sort())
-    if (file.endsWith('.ts')) rows.push(...(Object.values(await import(join(folder, file))) as unknown[]).filter(isRow))
+    if (file.endsWith('.ts')) rows.push(...(Object.values(await import(join(folder, file))) as unknown[]).flat().filter(isRow))
   return rows.sort((a, b) => Number.parseInt(a.row, 10) - Number.parseInt(b.row, 10))
 }
 
@@ -41,6 +44,7 @@ export async function runRow(row: Row, run: Run, stage: Stage, options: RunOptio
   const invariants = new Set<string>()
   const checked = new Set<string>()
   const sums = { injected: 0, events: 0, partitions: 0, duplicates: 0, unknownOutcomes: 0 }
+  const trials: Trial[] = []
   const defer: RowContext['defer'] = (end) => void ends.push(end)
   const add: Parameters<typeof openTrial>[0]['add'] = (judged) => {
     for (const name of ['events', 'partitions', 'duplicates', 'unknownOutcomes'] as const) sums[name] += judged[name]
@@ -53,7 +57,11 @@ export async function runRow(row: Row, run: Run, stage: Stage, options: RunOptio
     stage,
     pick: (n) => Math.floor(random() * n),
     times: (least, most) => (short ? least : most * rounds),
-    trial: (trialOptions) => openTrial({ ...run, stage, seed, defer, add }, trialOptions),
+    async trial(trialOptions) {
+      const trial = await openTrial({ ...run, stage, seed, defer, add }, trialOptions)
+      trials.push(trial)
+      return trial
+    },
     injected: (count = 1) => {
       sums.injected += count
     },
@@ -66,7 +74,8 @@ export async function runRow(row: Row, run: Run, stage: Stage, options: RunOptio
     await row.run(ctx)
     if (sums.injected === 0) throw new Error('the row injected nothing')
   } catch (error) {
-    failure = error as Error
+    const said = trials.map((trial) => trial.output()).join('\n')
+    failure = new Error(`${(error as Error).message}\n${said.slice(-OUTPUT)}`, { cause: error })
   }
   for (const end of ends.reverse()) await end().catch((error: Error) => say(`while ending: ${error.message}`))
   const evidence = {

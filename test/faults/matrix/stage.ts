@@ -3,6 +3,7 @@ import { type PostgresServer, startPostgresServer } from '../../../src/cli/demo/
 import type { KafkaCluster, KafkaOptions } from '../../support/kafka/cluster.ts'
 import { startKafka } from '../../support/kafka/start.ts'
 import { POSTGRES_15 } from '../../support/machine.ts'
+import { steadyPort } from '../../support/port.ts'
 import { startTcpProxy, type Tap, type TcpProxy } from '../../support/tcp-proxy.ts'
 import type { PostgresVersion } from './row.ts'
 
@@ -11,11 +12,13 @@ export interface Stage {
   /** a new, empty database on the shared server of that version */
   database(version: PostgresVersion): Promise<StageDatabase>
   /** a server of the caller's own, to kill and restart; the caller removes it */
-  ownPostgres(version: PostgresVersion, settings?: Readonly<Record<string, string>>): Promise<PostgresServer>
+  ownPostgres(version: PostgresVersion, settings?: Readonly<Record<string, string>>, folder?: string): Promise<PostgresServer>
   /** the shared Kafka of one broker; its clients go through `front` */
   kafka(): Promise<FrontedKafka>
   /** a Kafka of the caller's own, to kill and restart; the caller removes it */
   ownKafka(options?: KafkaOptions): Promise<FrontedKafka>
+  /** what the servers that were started call themselves */
+  versions(): readonly string[]
   close(): Promise<void>
 }
 
@@ -46,8 +49,22 @@ export function openStage(): Stage {
   let kafka: Promise<FrontedKafka> | undefined
   let count = 0
 
-  const ownPostgres: Stage['ownPostgres'] = (version, settings = {}) =>
-    startPostgresServer({ settings, ...(version === 15 && { bin: POSTGRES_15 }) })
+  const versions = new Map<PostgresVersion, string>()
+  const ownPostgres: Stage['ownPostgres'] = async (version, settings = {}, parent) => {
+    // a steady port: what redials a dead server must not be given its port
+    const port = await steadyPort()
+    const server = await startPostgresServer({
+      settings,
+      port,
+      ...(version === 15 && { bin: POSTGRES_15 }),
+      ...(parent !== undefined && { parent }),
+    })
+    if (!versions.has(version)) {
+      const { rows } = await once(server.url(), 'show server_version')
+      versions.set(version, rows[0].server_version.split(' ')[0])
+    }
+    return server
+  }
   const ownKafka = async (options: KafkaOptions = {}): Promise<FrontedKafka> => {
     const fronts = new Map<string, TcpProxy>()
     let open: (() => Tap) | null = null
@@ -60,7 +77,8 @@ export function openStage(): Stage {
       },
     })
     const inOrder = cluster.brokers.flatMap((address) => fronts.get(address) ?? [])
-    if (inOrder.length === 0) throw new Error('the fault matrix needs Kafka as bare JVMs: there is no Java, or its jars are missing')
+    if (inOrder.length === 0)
+      throw new Error('the fault matrix needs Kafka as bare JVMs: there is no Java, or its jars are missing')
     return {
       cluster,
       brokers: cluster.brokers,
@@ -87,6 +105,7 @@ export function openStage(): Stage {
       kafka ??= ownKafka()
       return kafka
     },
+    versions: () => [...versions.entries()].sort(([a], [b]) => a - b).map(([, version]) => version),
     async close() {
       await (await kafka?.catch(() => undefined))?.remove()
       for (const server of servers.values()) await (await server.catch(() => undefined))?.remove()

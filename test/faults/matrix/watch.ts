@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import pg from 'pg'
 import type { Event } from '../../../src/core/event.ts'
-import { formatLsn, type Lsn, parseLsn, type Position } from '../../../src/core/position.ts'
+import { formatLsn, type Lsn, type Position, parseLsn } from '../../../src/core/position.ts'
 import { latestState, statePrefix } from '../../../src/core/relay-state.ts'
 import { openQueue, type Pipeline, topicOfOrders } from '../parts.ts'
 
@@ -66,7 +66,9 @@ export function startWatch(pipeline: Pipeline): Watch {
       const last = looks.at(-1)
       for (const [partition, position] of last?.checkpoints ?? [])
         if ((look.checkpoints.get(partition) ?? '') < position)
-          violations.push(`I5: the checkpoint of partition ${partition} went from ${position} to ${look.checkpoints.get(partition)}`)
+          violations.push(
+            `I5: the checkpoint of partition ${partition} went from ${position} to ${look.checkpoints.get(partition)}`,
+          )
       looks.push(look)
     }),
     every(CONFIRMED_EVERY, async () => {
@@ -111,7 +113,9 @@ function judgeRows(looks: readonly Look[], events: ReadonlyMap<number, readonly 
     for (const [key, { version, position }] of expected) {
       const row = rows.get(key)
       if (row?.version !== version || row.position !== position)
-        violations.push(`I6: in look ${number} ${key} shows ${row?.version} of ${row?.position}; its checkpoint stands after ${version} of ${position}`)
+        violations.push(
+          `I6: in look ${number} ${key} shows ${row?.version} of ${row?.position}; its checkpoint stands after ${version} of ${position}`,
+        )
     }
     for (const key of rows.keys())
       if (!expected.has(key)) violations.push(`I6: in look ${number} ${key} is there; at its checkpoint it was not`)

@@ -5,6 +5,8 @@
 export interface KafkaCluster {
   /** `host:port` of each node, for clients; the same after a restart */
   readonly brokers: readonly string[]
+  /** the folder of each node's data; none in containers */
+  readonly data: readonly string[]
   /** of the node's process; 0 while it is down. In a container: as the engine sees it */
   pid(node?: number): number
   /** kill -9; resolves when the process is gone */

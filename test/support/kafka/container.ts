@@ -41,6 +41,7 @@ export async function startContainerKafka(options: KafkaOptions = {}): Promise<K
   }
   const cluster: KafkaCluster = {
     brokers: addresses.map(({ dial }) => dial.client),
+    data: [],
     pid: (node = 1) => pids.get(node) ?? 0,
     kill: (node = 1) => end(node, 'SIGKILL'),
     stop: (node = 1) => end(node, 'SIGTERM'),

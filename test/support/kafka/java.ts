@@ -24,6 +24,7 @@ export async function startJavaKafka(options: KafkaOptions = {}): Promise<KafkaC
   }
   const cluster: KafkaCluster = {
     brokers: addresses.map(({ dial }) => dial.client),
+    data: addresses.map((_, index) => join(home, `node-${index + 1}`)),
     pid: (number) => node(number).pid,
     kill: (number) => node(number).end('SIGKILL'),
     stop: (number) => node(number).end('SIGTERM'),

@@ -1,0 +1,341 @@
+import { partitionOf } from '../../src/core/murmur2.ts'
+import { type Lsn, type Position, position } from '../../src/core/position.ts'
+import type { StoredRecord, TopicPartition } from '../../src/core/queue.ts'
+import { HEADER } from '../../src/core/record.ts'
+import { type Commit, SOURCE, utf8 } from './postgres.ts'
+import { MAX_RECORD_BYTES } from './queue.ts'
+import { type Applied, handlesOf, type Replica, rowKey } from './replica.ts'
+import { type Row, topicFor } from './schedule.ts'
+
+/** A promise of PROTOCOL 2.6 that was broken. */
+export class Violation extends Error {
+  /** `I1` … `I8`, `I10`, `false halt`, `silent loss`: what a shorter schedule must break too */
+  readonly promise: string
+
+  constructor(promise: string, what: string) {
+    super(what)
+    this.promise = promise
+  }
+}
+
+/** What was committed, as the writers remember it: the pipeline's own reckoning has no part in it. */
+export interface Committed {
+  readonly position: Position
+  readonly row: Row
+  readonly place: string
+  /** the place of it in its partition, from 0 */
+  readonly index: number
+  readonly end: Lsn
+  /** takes a unique value that is another row's: no store could take it */
+  readonly contradicts: boolean
+  /** when it stood in the queue for the first time, among all events: 0 before */
+  published: number
+}
+
+interface Partition {
+  readonly events: Committed[]
+  /** how many of them have stood in the queue: always the first ones */
+  published: number
+  /** of those, what the queue lost; and what retention took, which is no loss */
+  readonly lost: Set<number>
+}
+
+/** How far a replica is in one partition. */
+interface Following {
+  /** the next to be applied */
+  next: number
+  /** it began in a log that had lost its beginning: below this offset its chain may be founded, also anew */
+  foundingUntil: bigint | null
+  first: number | null
+  /** how many events had been published when it began */
+  before: number
+  readonly applied: Set<number>
+  readonly parked: Set<number>
+}
+
+const decoder = new TextDecoder()
+
+export class Ledger {
+  readonly partitions = new Map<string, Partition>()
+  readonly #byPosition = new Map<string, Committed>()
+  readonly #commits: { readonly commitLsn: Lsn; readonly events: readonly Committed[] }[] = []
+  readonly #handles = new Map<string, string>()
+  readonly #state = new Map<string, { readonly value: string | null; readonly event: Committed }>()
+  readonly #followed = new Map<Replica, Map<string, Following>>()
+  readonly #partitionsPerTopic: number
+  /**
+   * The queue holds events of commits that were lost with their server. From then on the pipeline has to halt, and what
+   * else it does is nobody's measure.
+   */
+  phantoms = false
+  readonly #vanished = new Set<string>()
+  #published = 0
+  /** commits below it are published, and may be confirmed */
+  #covered = 0
+
+  constructor(partitionsPerTopic: number) {
+    this.#partitionsPerTopic = partitionsPerTopic
+  }
+
+  commit(commit: Commit, epoch: number): void {
+    const events = commit.rows.map((row, i) => {
+      const place = `${topicFor(row.aggregate)}/${partitionOf(utf8(row.orderingKey ?? row.key), this.#partitionsPerTopic)}`
+      const partition = this.#partition(place)
+      const key = rowKey(SOURCE, row.type, row.key)
+      const handles = handlesOf(row.payload)
+      const contradicts = handles.some((handle) => (this.#handles.get(handle) ?? key) !== key)
+      for (const [handle, owner] of this.#handles) if (owner === key) this.#handles.delete(handle)
+      for (const handle of handles) this.#handles.set(handle, key)
+      const event: Committed = {
+        position: position(epoch, commit.commitLsn, i + 1),
+        row,
+        place,
+        index: partition.events.length,
+        end: commit.endLsn,
+        contradicts,
+        published: 0,
+      }
+      partition.events.push(event)
+      this.#byPosition.set(event.position, event)
+      this.#state.set(key, { value: row.payload, event })
+      return event
+    })
+    this.#commits.push({ commitLsn: commit.commitLsn, events })
+  }
+
+  /** Commits that nobody will ever see again, unless they are in the queue already. */
+  vanish(commits: readonly Commit[]): void {
+    const first = commits[0]?.commitLsn
+    if (first === undefined) return
+    for (const { events } of this.#commits.splice(this.#commits.findIndex(({ commitLsn }) => commitLsn === first)))
+      for (const event of events) {
+        const { events: all, published } = this.#partition(event.place)
+        if (event.index < published) this.phantoms = true
+        else {
+          all.length = Math.min(all.length, event.index)
+          this.#byPosition.delete(event.position)
+          this.#vanished.add(event.position)
+        }
+      }
+    this.#covered = Math.min(this.#covered, this.#commits.length)
+  }
+
+  /** I3 and I4, at every append. */
+  appended({ topic, partition }: TopicPartition, records: readonly StoredRecord[], by: string): void {
+    const place = `${topic}/${partition}`
+    for (const record of records) {
+      const headers = new Map(record.headers.map(([name, value]) => [name, decoder.decode(value)]))
+      if (headers.get(HEADER.source) !== SOURCE) continue
+      const at = headers.get(HEADER.position) as Position
+      if (this.#vanished.has(at)) this.phantoms = true
+      if (this.phantoms) return
+      const event = this.#byPosition.get(at)
+      if (event === undefined) throw new Violation('I4', `${by} published ${at}, which nobody committed`)
+      if (event.place !== place) throw new Violation('I3', `${by} published ${at} to ${place}, and its key belongs to ${event.place}`)
+      if (record.key !== null && decoder.decode(record.key) !== event.row.key) throw new Violation('I4', `${at} has another key than was written`)
+      const value = record.value === null ? null : decoder.decode(record.value)
+      if (!headers.has(HEADER.placeholder) && value !== event.row.payload)
+        throw new Violation('I4', `${at} has another payload than was written`)
+      const log = this.#partition(place)
+      const prev = log.events[event.index - 1]?.position ?? null
+      if ((headers.get(HEADER.prev) ?? null) !== prev)
+        throw new Violation('I3', `${by} published ${at} to ${place} as what follows ${headers.get(HEADER.prev) ?? 'nothing'}, and it follows ${prev}`)
+      if (event.index > log.published)
+        throw new Violation('I3', `${by} published ${at} to ${place} while ${log.events[log.published]?.position}, committed before it, is not there`)
+      if (event.index === log.published) {
+        log.published++
+        event.published = ++this.#published
+      }
+      log.lost.delete(event.index)
+    }
+  }
+
+  /** I1: whatever is below a confirmed LSN, Postgres will not send again. */
+  confirmed(lsn: Lsn, intent: Lsn | null): void {
+    if (this.phantoms) return
+    if (intent !== null && lsn > intent)
+      throw new Violation('I1', `the slot was confirmed up to ${lsn.toString(16)}, and the intent that is durable is ${intent.toString(16)}`)
+    for (let commit = this.#commits[this.#covered]; commit !== undefined && commit.commitLsn < lsn; commit = this.#commits[this.#covered]) {
+      const missing = commit.events.find((event) => event.index >= this.#partition(event.place).published)
+      if (missing !== undefined)
+        throw new Violation('I1', `the slot was confirmed up to ${lsn.toString(16)}, and ${missing.position} has never stood in the queue`)
+      this.#covered++
+    }
+  }
+
+  /** records that the queue had and has no more, by no fault of retention */
+  lost(place: string, records: readonly StoredRecord[], left: readonly StoredRecord[]): void {
+    const still = new Set(left.map(positionOf))
+    for (const record of records) {
+      const at = positionOf(record)
+      const event = at === null || still.has(at) ? undefined : this.#byPosition.get(at)
+      if (event !== undefined) this.#partition(place).lost.add(event.index)
+    }
+  }
+
+  get holes(): number {
+    let holes = 0
+    for (const { lost } of this.partitions.values()) holes += lost.size
+    return holes
+  }
+
+  /** I5, I6 and the order of effects, at every commit of a replica. */
+  applied({ replica, place: { topic, partition }, batch, offsetBefore }: Applied, logEnd: bigint): void {
+    if (this.phantoms) return
+    const place = `${topic}/${partition}`
+    const following = this.following(replica, place)
+    if (offsetBefore !== null && batch.offset < offsetBefore)
+      throw new Violation('I5', `${replica.name} went back from offset ${offsetBefore} to ${batch.offset} in ${place}`)
+    if (offsetBefore === null && (batch.offset > 0n || replica.startsLate)) {
+      following.foundingUntil = logEnd
+      following.before = this.#partition(place).published
+    }
+    const parked = new Map(batch.parked.map(({ event, reason }) => [event.position, reason]))
+    const ours = [...batch.events, ...batch.parked.map(({ event }) => event)]
+      .filter(({ source }) => source === SOURCE)
+      .sort((a, b) => (a.position < b.position ? -1 : 1))
+    for (const event of ours) {
+      const committed = this.#byPosition.get(event.position)
+      if (committed === undefined || committed.place !== place)
+        throw new Violation('I4', `${replica.name} applied ${event.position} in ${place}, where it does not belong`)
+      // a chain may be founded, and founded anew, only where the log had lost its beginning
+      const jumps = committed.index !== following.next
+      const founds = following.foundingUntil !== null && (following.first === null || (offsetBefore ?? 0n) < following.foundingUntil)
+      if (jumps && !(founds && committed.index > following.next))
+        throw new Violation(
+          committed.index < following.next ? 'I6' : 'I3',
+          `${replica.name} applied ${event.position} in ${place}, and ${this.#partition(place).events[following.next]?.position} was next`,
+        )
+      if (jumps || following.first === null) following.first = committed.index
+      following.next = committed.index + 1
+      const reason = parked.get(event.position)
+      if (reason !== undefined) {
+        if (reason !== null && !isUnfit(committed, reason.code) && !this.overtook(replica, committed, reason.code))
+          throw new Violation('false park', `${replica.name} parked ${event.position} in ${place}, which it could have applied: ${reason.code}`)
+        following.parked.add(committed.index)
+      } else {
+        const order = orderOfRow(committed.row)
+        const overtaken = [...following.parked].find((index) => orderOfRow((this.#partition(place).events[index] as Committed).row) === order)
+        if (overtaken !== undefined) throw new Violation('I6', `${replica.name} applied ${event.position} although its key is parked`)
+        following.applied.add(committed.index)
+      }
+    }
+    const to = batch.moves.find(({ source }) => source === SOURCE)?.to
+    if (to !== ours.at(-1)?.position)
+      throw new Violation('I6', `${replica.name} moved its checkpoint in ${place} to ${to}, and the last event it took is ${ours.at(-1)?.position}`)
+  }
+
+  /** the first `count` parked events of the order were applied by a person */
+  redriven(replica: Replica, order: string, count: number): void {
+    for (const [place, following] of this.#followed.get(replica) ?? []) {
+      const { events } = this.#partition(place)
+      const waiting = [...following.parked].filter((index) => `${SOURCE}/${orderOfRow((events[index] as Committed).row)}` === order)
+      for (const index of waiting.slice(0, count)) {
+        following.parked.delete(index)
+        following.applied.add(index)
+      }
+    }
+  }
+
+  following(replica: Replica, place: string): Following {
+    const of = this.#followed.get(replica) ?? new Map<string, Following>()
+    this.#followed.set(replica, of)
+    const following = of.get(place) ?? { next: 0, foundingUntil: null, first: null, before: 0, applied: new Set(), parked: new Set() }
+    of.set(place, following)
+    return following
+  }
+
+  at(position: string): Committed | undefined {
+    return this.#byPosition.get(position as Position)
+  }
+
+  /**
+   * A sink that begins at the end of the log cannot know that the first event it sees is a late duplicate, and takes what
+   * follows for a gap (PROTOCOL 2.4 knows this only of logs that were trimmed).
+   */
+  foundedOnDuplicate(replica: Replica, place: string): boolean {
+    const { first, before } = this.following(replica, place)
+    return replica.startsLate && first !== null && first < before
+  }
+
+  /** the event that a replica has yet to apply in the partition */
+  next(replica: Replica, place: string): Committed | undefined {
+    return this.#partition(place).events[this.following(replica, place).next]
+  }
+
+  /**
+   * Partitions flow apart, so a unique value may be taken before it is given up in another one. Whoever looks before the
+   * giver's event stands in the queue cannot tell it from a contradiction; and where a replica applied the taker before it
+   * ever saw the giver, it is one, in that replica.
+   */
+  overtook(replica: Replica, event: Committed, code: string): boolean {
+    if (code !== 'MILLRACE_EVENT_CONFLICT') return false
+    const [handle] = handlesOf(event.row.payload)
+    for (const row of replica.rows.values())
+      if (row.position > event.position && handlesOf(row.value).some((other) => other === handle)) return true
+    for (const { events } of this.partitions.values())
+      if (events.some((other) => other.position < event.position && (other.published === 0 || other.published > event.published))) return true
+    return false
+  }
+
+  /** I2 */
+  get unpublished(): string | null {
+    for (const [place, { events, published }] of this.partitions) {
+      const event = events[published]
+      if (event !== undefined) return `${event.position} was committed and has never stood in ${place}`
+    }
+    return null
+  }
+
+  /** I7 and I8: each row is what the last event of its key made it, of those that the replica took. */
+  checkRows(replica: Replica): void {
+    for (const [place, { events }] of this.partitions) {
+      const following = this.following(replica, place)
+      const fold = new Map<string, Committed>()
+      // a replica that began in the middle knows of a key what it has seen of it
+      for (const index of [...following.applied].sort((a, b) => a - b)) {
+        const event = events[index] as Committed
+        fold.set(rowKey(SOURCE, event.row.type, event.row.key), event)
+      }
+      for (const [key, event] of fold) {
+        const row = replica.rows.get(key)
+        if (row?.position === event.position && row.value === event.row.payload) continue
+        throw new Violation(
+          event.row.payload === null ? 'I8' : 'I7',
+          `${replica.name} shows ${key} as of ${row?.position ?? 'nothing'}, and its last event is ${event.position}`,
+        )
+      }
+    }
+    for (const key of replica.rows.keys())
+      if (key.startsWith(`${SOURCE}/`) && !this.#state.has(key)) throw new Violation('I4', `${replica.name} has a row ${key} that nobody wrote`)
+  }
+
+  #partition(place: string): Partition {
+    let partition = this.partitions.get(place)
+    if (partition === undefined) {
+      partition = { events: [], published: 0, lost: new Set() }
+      this.partitions.set(place, partition)
+    }
+    return partition
+  }
+}
+
+/** whether the event is at fault for what is said of it */
+export function isUnfit({ row, contradicts }: Committed, code: string): boolean {
+  if (code === 'MILLRACE_EVENT_REJECTED') return row.payload?.includes('"poison"') === true
+  if (code === 'MILLRACE_EVENT_CONFLICT') return contradicts
+  if (code === 'MILLRACE_EVENT_TOO_LARGE') return (row.payload?.length ?? 0) > MAX_RECORD_BYTES
+  return code === 'MILLRACE_OUTBOX_ROW_INVALID' && row.headers?.startsWith('[') === true
+}
+
+const orderOfRow = (row: Row): string => row.orderingKey ?? row.key
+
+function positionOf(record: StoredRecord): string | null {
+  let source: string | null = null
+  let at: string | null = null
+  for (const [name, value] of record.headers) {
+    if (name === HEADER.source) source = decoder.decode(value)
+    if (name === HEADER.position) at = decoder.decode(value)
+  }
+  return source === SOURCE ? at : null
+}

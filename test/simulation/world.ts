@@ -1,0 +1,593 @@
+import type { Position } from '../../src/core/position.ts'
+import { position } from '../../src/core/position.ts'
+import { toRecord } from '../../src/core/record.ts'
+import { latestState } from '../../src/core/relay-state.ts'
+import { codeOf, MillraceError } from '../../src/core/errors.ts'
+import { type Applier, startApplier } from '../../src/pipeline/applier.ts'
+import { initRelayState } from '../../src/pipeline/init-state.ts'
+import type { PartitionStatus } from '../../src/pipeline/lane-follower.ts'
+import { type Relay, startRelay } from '../../src/pipeline/relay.ts'
+import { Broker } from './broker.ts'
+import { Dice } from './dice.ts'
+import { Groups } from './group.ts'
+import { isUnfit, Ledger, Violation } from './ledger.ts'
+import { Network } from './network.ts'
+import { Postgres, SOURCE, utf8 } from './postgres.ts'
+import { type LogLine, Process } from './process.ts'
+import { type QueueServers, simulatedQueue } from './queue.ts'
+import { Replica } from './replica.ts'
+import { type Action, AGGREGATES, type ApplierName, type ProcessName, type RelayName, type Schedule, TOPIC_TEMPLATE, topicFor } from './schedule.ts'
+import { Scheduler } from './scheduler.ts'
+import { describeAction } from './story.ts'
+
+export interface Outcome {
+  /** null: every promise was kept */
+  readonly violation: Violation | null
+  /** equal for two runs of one schedule, or the simulation is not one */
+  readonly hash: number
+  /** why what was halted was halted, rightly */
+  readonly halts: readonly string[]
+  readonly committed: number
+  readonly faults: number
+  readonly virtualMs: number
+  /** only of a run that is told to keep it */
+  readonly trace: readonly string[]
+}
+
+/** after the last step, until everything must have been applied (virtual ms) */
+const HEALED_WITHIN = 120_000
+/** a running relay looks at the ends of its logs once a minute, and asks again for a while */
+const NOTICED_WITHIN = 80_000
+const RESTARTED_WITHIN = 20_000
+
+/** Runs a schedule from its first step to the verdict. */
+export async function simulate(schedule: Schedule, options: { readonly trace?: boolean } = {}): Promise<Outcome> {
+  const world = new World(schedule, options.trace === true)
+  await world.run()
+  return world.outcome()
+}
+
+type Running =
+  | { readonly role: 'relay'; readonly process: Process; readonly relay: Relay; halted: string | null }
+  | { readonly role: 'applier'; readonly process: Process; readonly applier: Applier; readonly replica: Replica; halted: string | null }
+
+class World {
+  readonly #schedule: Schedule
+  readonly #scheduler: Scheduler
+  readonly #dice: Dice
+  readonly #network: Network
+  readonly #postgres: Postgres
+  readonly #broker: Broker
+  readonly #groups: Groups
+  readonly #ledger: Ledger
+  readonly #queue: QueueServers
+  readonly #replica: Replica
+  #late: Replica | null = null
+  readonly #running = new Map<ProcessName, Running>()
+  /** crash the relay when it gets to this failpoint */
+  readonly #ambushes = new Map<RelayName, { readonly failpoint: string; readonly downMs: number; readonly noticedMs: number }>()
+  /** what was done that may end in a halt */
+  readonly #harm = new Set<string>()
+  readonly #halts: string[] = []
+  readonly #otherTails = new Map<string, Position>()
+  #otherCount = 0
+  #fingerprint = 'mapping 1'
+  #violation: Violation | null = null
+  #faults = 0
+
+  constructor(schedule: Schedule, traced: boolean) {
+    const { setup } = schedule
+    this.#schedule = schedule
+    this.#scheduler = new Scheduler(traced)
+    this.#dice = new Dice(setup.seed ^ 0x5bd1e995)
+    this.#network = new Network(this.#scheduler, this.#dice)
+    this.#broker = new Broker(setup.partitions)
+    this.#groups = new Groups(this.#scheduler, this.#dice, this.#broker)
+    this.#ledger = new Ledger(setup.partitions)
+    this.#postgres = new Postgres({
+      scheduler: this.#scheduler,
+      network: this.#network,
+      dice: this.#dice,
+      maxChanges: setup.maxChanges,
+      confirmed: (lsn) => this.#guard(() => this.#ledger.confirmed(lsn, latestState(this.#broker.state)?.intent ?? null)),
+    })
+    this.#queue = {
+      scheduler: this.#scheduler,
+      network: this.#network,
+      dice: this.#dice,
+      broker: this.#broker,
+      groups: this.#groups,
+      appended: (place, records, by) => this.#guard(() => this.#ledger.appended(place, records, by.name)),
+    }
+    this.#replica = this.#newReplica('replica', 'earliest')
+  }
+
+  outcome(): Outcome {
+    return {
+      violation: this.#violation,
+      hash: this.#scheduler.hash,
+      halts: this.#halts,
+      committed: this.#postgres.wal.reduce((sum, { rows }) => sum + rows.length, 0),
+      faults: this.#faults,
+      virtualMs: this.#scheduler.now,
+      trace: this.#scheduler.trace ?? [],
+    }
+  }
+
+  async run(): Promise<void> {
+    await this.#found()
+    const { steps, setup } = this.#schedule
+    let last = this.#scheduler.now
+    for (const { at, number, action } of steps) {
+      last = Math.max(last, this.#scheduler.now + at)
+      this.#scheduler.after(at, `step ${number}`, () => {
+        this.#scheduler.say(`step ${number}: ${describeAction(action)}`)
+        this.#do(action)
+      })
+    }
+    for (const name of ['relay A', 'relay B', 'applier P', 'applier Q'] as const) this.#start(name)
+    await this.#until(last + 0.1, () => false)
+    this.#heal()
+    await this.#until(last + HEALED_WITHIN, () => this.#isSettled())
+    if (this.#violation === null && !this.#isSettled()) this.#fail(new Violation('I10', this.#unsettled()))
+    if (setup.restartedAtEnd) this.#restartAll()
+    const patience = setup.restartedAtEnd ? RESTARTED_WITHIN : this.#harm.size > 0 ? NOTICED_WITHIN : 0
+    await this.#until(this.#scheduler.now + patience, () => false)
+    if (this.#violation === null) this.#guard(() => this.#judge())
+  }
+
+  /** `millrace init`, before anything can go wrong */
+  async #found(): Promise<void> {
+    const operator = this.#process('operator')
+    let done = false
+    initRelayState({
+      source: this.#postgres.source(operator),
+      queue: simulatedQueue(this.#queue, operator),
+      identify: async () => this.#postgres.identity(this.#postgres.slot as { readonly confirmed: bigint }),
+      fingerprint: this.#fingerprint,
+      newStreamId: () => 'stream 1',
+    }).then(() => {
+      done = true
+    })
+    await this.#until(Number.POSITIVE_INFINITY, () => done)
+  }
+
+  async #until(at: number, over: () => boolean): Promise<void> {
+    let looked = this.#scheduler.now
+    while (this.#violation === null) {
+      // what is settled is settled for a moment: looking once in a while is enough
+      if ((this.#scheduler.now === looked || this.#scheduler.now - looked > 200) && over()) return
+      if (this.#scheduler.now - looked > 200) looked = this.#scheduler.now
+      if (!(await this.#scheduler.step(at))) return
+    }
+  }
+
+  #process(name: string): Process {
+    return new Process(name, this.#scheduler, this.#dice, (line) => this.#logged(name, line))
+  }
+
+  #newReplica(name: string, start: 'earliest' | 'latest'): Replica {
+    const traits = { parks: this.#schedule.setup.parks, startsLate: start === 'latest' }
+    return new Replica(name, traits, this.#network, (applied) => {
+      const { topic, partition } = applied.place
+      this.#guard(() => this.#ledger.applied(applied, this.#broker.log(topic, partition)?.end ?? 0n))
+    })
+  }
+
+  #start(name: ProcessName): void {
+    if (this.#running.get(name)?.process.alive) return
+    const process = this.#process(name)
+    const queue = simulatedQueue(this.#queue, process)
+    const { log, clock, random } = process
+    if (name === 'relay A' || name === 'relay B') {
+      const relay = startRelay({
+        source: this.#postgres.source(process),
+        queue,
+        topicTemplate: TOPIC_TEMPLATE,
+        fingerprint: this.#fingerprint,
+        sinkTopics: AGGREGATES.map(topicFor),
+        log,
+        clock,
+        random,
+        failpoint: (at) => this.#failpoint(name, at, process),
+      })
+      const running: Running = { role: 'relay', process, relay, halted: null }
+      this.#running.set(name, running)
+      relay.done.catch((error: unknown) => {
+        running.halted = codeOf(error)
+        this.#halted(name, error)
+      })
+      return
+    }
+    const replica = name === 'applier Z' ? this.#late : this.#replica
+    if (replica === null) return
+    const applier = startApplier({
+      name: replica.name,
+      pipeline: SOURCE,
+      sink: replica.sink(process),
+      queue,
+      topics: ['outbox.event.*'],
+      start: replica.startsLate ? 'latest' : 'earliest',
+      sources: this.#schedule.setup.followsOthers ? null : [SOURCE],
+      log,
+      clock,
+      random,
+    })
+    const running: Running = { role: 'applier', process, applier, replica, halted: null }
+    this.#running.set(name, running)
+    applier.done.catch((error: unknown) => {
+      running.halted = codeOf(error)
+      this.#halted(name, error)
+    })
+  }
+
+  #failpoint(name: RelayName, at: string, process: Process): Promise<void> | void {
+    const ambush = this.#ambushes.get(name)
+    if (ambush?.failpoint !== at || !process.alive) return
+    this.#ambushes.delete(name)
+    this.#scheduler.say(`fault: ${name} crashes at the failpoint ${at}`)
+    this.#crash(name, ambush.downMs, ambush.noticedMs)
+    return new Promise(() => {})
+  }
+
+  #crash(name: ProcessName, downMs: number, noticedMs: number): void {
+    const running = this.#running.get(name)
+    if (running === undefined || !running.process.alive) return
+    running.process.crash()
+    this.#postgres.silent(running.process, noticedMs)
+    this.#groups.silent(running.process, noticedMs)
+    this.#scheduler.after(downMs, `${name} starts`, () => {
+      this.#scheduler.say(`${name} starts again`)
+      this.#start(name)
+    })
+  }
+
+  #freeze(name: ProcessName, ms: number, noticedMs: number): void {
+    const process = this.#running.get(name)?.process
+    if (process === undefined || !process.alive || process.stopped) return
+    process.stopped = true
+    this.#postgres.silent(process, noticedMs)
+    this.#groups.silent(process, noticedMs)
+    this.#scheduler.after(ms, `${name} goes on`, () => {
+      if (!process.stopped) return
+      this.#scheduler.say(`${name} goes on`)
+      process.goOn()
+    })
+  }
+
+  #stop(name: ProcessName, downMs: number): void {
+    const running = this.#running.get(name)
+    if (running === undefined || !running.process.alive) return
+    const { process } = running
+    process.reach(() => {
+      const stopping = running.role === 'relay' ? running.relay.stop() : running.applier.stop()
+      stopping.then(() => {
+        process.alive = false
+        this.#scheduler.after(downMs, `${name} starts`, () => this.#start(name))
+      })
+    })
+  }
+
+  #do(action: Action): void {
+    if (action.kind !== 'transaction') this.#faults++
+    switch (action.kind) {
+      case 'transaction':
+        if (!action.rollback) this.#scheduler.after(action.openMs, 'commit', () => this.#commit(action))
+        return
+      case 'write elsewhere':
+        return this.#postgres.write(action.bytes)
+      case 'foreign record':
+        this.#broker
+          .log(action.topic, action.partition)
+          ?.append([{ key: utf8('foreign'), value: utf8('?'), headers: [['id', 'somebody']] }], 0)
+        return
+      case 'other source':
+        return this.#publishOther(action)
+      case 'sink joins':
+        if (this.#late !== null) return
+        this.#late = this.#newReplica('late', action.start)
+        return this.#start('applier Z')
+      case 'redrive':
+        return this.#redrive()
+      case 'crash':
+        return this.#crash(action.process, action.downMs, action.noticedMs)
+      case 'crash at':
+        this.#ambushes.set(action.process, action)
+        return
+      case 'freeze':
+        return this.#freeze(action.process, action.ms, action.noticedMs)
+      case 'stop':
+        return this.#stop(action.process, action.downMs)
+      case 'wall clock': {
+        const process = this.#running.get(action.process)?.process
+        if (process !== undefined) process.wallError += action.ms
+        return
+      }
+      case 'mishap':
+        return this.#network.arm(action.mishap)
+      case 'outage':
+        return this.#network.down(action.service, action.ms)
+      case 'stream breaks':
+        return this.#postgres.breakStream()
+      case 'postgres checkpoint':
+        return this.#postgres.checkpoint()
+      case 'postgres crash':
+        return this.#postgres.crash(action.ms)
+      case 'postgres restart':
+        return this.#postgres.restart(action.ms)
+      case 'promotion': {
+        const before = this.#postgres.history.length
+        const lost = this.#postgres.promote(action.lagging, action.ms)
+        if (this.#postgres.history.length <= before) this.#harm.add('timeline')
+        return this.#ledger.vanish(lost)
+      }
+      case 'rebalance':
+        return this.#groups.rebalance(action.grudgingMs)
+      case 'consumers break': {
+        const process = this.#running.get(action.process)?.process
+        if (process !== undefined) this.#groups.breakConsumers(process)
+        return
+      }
+      case 'stale answers':
+        this.#broker.staleUntil = this.#scheduler.now + action.ms
+        return
+      case 'retention': {
+        const log = this.#broker.log(action.topic, action.partition)
+        if (log === undefined) return
+        // far longer than the state interval: what no state covers yet, it does not reach
+        const recorded = latestState(this.#broker.state)?.topics.get(action.topic)?.[action.partition]
+        if (recorded == null || recorded.position === null) return
+        const kept = action.keep === 0 ? undefined : log.records.at(-action.keep)
+        log.trim(action.keep === 0 ? log.end : (kept?.offset ?? log.start))
+        this.#harm.add('retention')
+        return
+      }
+      case 'slot dropped':
+        this.#harm.add('slot')
+        return this.#postgres.dropSlot()
+      case 'slot recreated':
+        this.#harm.add('slot')
+        return this.#postgres.recreateSlot()
+      case 'publication remade':
+        this.#harm.add('publication')
+        this.#postgres.publication += '!'
+        return
+      case 'copy lost':
+        this.#harm.add('state')
+        this.#postgres.copy = null
+        return
+      case 'state lost':
+        this.#harm.add('state')
+        this.#broker.state.clear()
+        return
+      case 'fingerprint changed':
+        this.#harm.add('fingerprint')
+        this.#fingerprint += '!'
+        return
+      case 'broker loss': {
+        const log = this.#broker.log(action.topic, action.partition)
+        const from = log?.records.at(-action.count) ?? log?.records[0]
+        if (log === undefined || from === undefined) return
+        const gone = log.truncate(from.offset)
+        this.#harm.add('queue')
+        this.#ledger.lost(`${action.topic}/${action.partition}`, gone, log.records)
+        return
+      }
+      case 'topic recreated':
+      case 'topic deleted': {
+        const topic = this.#broker.delete(action.topic)
+        if (topic === undefined) return
+        this.#harm.add('queue')
+        for (const [partition, log] of topic.partitions.entries())
+          this.#ledger.lost(`${action.topic}/${partition}`, log.records, [])
+        if (action.kind === 'topic recreated') this.#broker.create(action.topic)
+        return
+      }
+      case 'sabotage':
+        this.#postgres.commit([{ aggregate: 'order', key: 'o1', type: 'OrderPut', payload: '{}', headers: null, orderingKey: null }], true)
+        return
+      case 'partitions added':
+        // before the relay knows the topic, any number is as good
+        if (latestState(this.#broker.state)?.topics.has(action.topic) && this.#broker.addPartition(action.topic)) {
+          this.#harm.add('partitions')
+          this.#groups.partitionsAdded(action.topic)
+        }
+    }
+  }
+
+  #commit({ rows, backToBack }: Extract<Action, { kind: 'transaction' }>): void {
+    if (this.#network.isDown('postgres')) return
+    this.#ledger.commit(this.#postgres.commit(rows, backToBack), this.#postgres.history.length + 1)
+  }
+
+  /** a second source that feeds the same topics, with a chain of its own */
+  #publishOther({ topic, partition, again }: Extract<Action, { kind: 'other source' }>): void {
+    const log = this.#broker.log(topic, partition)
+    if (log === undefined) return
+    const place = `${topic}/${partition}`
+    const prev = this.#otherTails.get(place) ?? null
+    if (again && prev === null) return
+    const at = again ? (prev as Position) : position(1, BigInt(++this.#otherCount), 1)
+    const record = toRecord({
+      source: 'billing',
+      position: at,
+      prev: again ? at : prev,
+      id: at,
+      type: 'OrderPut',
+      key: utf8(`b${this.#otherCount % 3}`),
+      value: utf8(`{"v":${this.#otherCount}}`),
+      headers: [],
+      committedAt: 0,
+      version: '1',
+      orderingKey: null,
+      placeholder: null,
+    })
+    log.append([record], 0)
+    this.#otherTails.set(place, at)
+  }
+
+  #redrive(): void {
+    for (const replica of this.#replicas()) {
+      replica.mended = true
+      const redriven = replica.redrive()
+      if (redriven === null) continue
+      this.#scheduler.say(`${replica.name}: ${redriven.applied} parked events of ${redriven.order} were applied, ${redriven.remaining} remain`)
+      this.#ledger.redriven(replica, redriven.order, redriven.applied)
+    }
+  }
+
+  #replicas(): readonly Replica[] {
+    return this.#late === null ? [this.#replica] : [this.#replica, this.#late]
+  }
+
+  #logged(name: string, { level, fields, message }: LogLine): void {
+    const { code, topic, partition, err } = fields as { code?: string; topic?: string; partition?: number; err?: Error }
+    const where = topic === undefined ? '' : ` ${topic}/${partition}`
+    this.#scheduler.say(`${name}${where}: ${message}${code === undefined ? '' : ` (${code})`}`)
+    if (level === 'error' && topic !== undefined) this.#halted(`${name}${where}`, err, `${topic}/${partition}`)
+  }
+
+  /** A halt is for a person: it must have a reason that a person can find. */
+  #halted(who: string, error: unknown, place?: string): void {
+    const code = codeOf(error)
+    const { message } = error as Error
+    this.#scheduler.say(`${who} HALTS: ${code}: ${message}`)
+    if (this.#deserves(who, error, code, place)) this.#halts.push(`${who}: ${code}`)
+    else this.#fail(new Violation(`false halt ${code}`, `${who} halted and nothing had happened that deserves it: ${code}: ${message}`))
+  }
+
+  #deserves(who: string, error: unknown, code: string, place: string | undefined): boolean {
+    const reasons = (who.startsWith('relay') ? RELAY_HALTS : APPLIER_HALTS)[code] ?? []
+    if (this.#ledger.phantoms || reasons.some((reason) => this.#harm.has(reason))) return true
+    const running = [...this.#running].find(([name]) => who.startsWith(name))?.[1]
+    if (place === undefined || running?.role !== 'applier' || !(error instanceof MillraceError)) return false
+    if (code === 'MILLRACE_GAP') return this.#ledger.foundedOnDuplicate(running.replica, place)
+    // a value whose giver stands in a partition that is halted comes no more
+    if (code === 'MILLRACE_EVENT_CONFLICT' && this.#halts.some((halt) => halt.startsWith('applier'))) return true
+    const event = this.#ledger.at(String(error.fields['position']))
+    return event !== undefined && (isUnfit(event, code) || this.#ledger.overtook(running.replica, event, code))
+  }
+
+  #heal(): void {
+    this.#scheduler.say('everything is well again')
+    this.#network.heal()
+    this.#broker.staleUntil = 0
+    this.#ambushes.clear()
+    for (const { process } of this.#running.values()) if (process.stopped) process.goOn()
+  }
+
+  #restartAll(): void {
+    this.#scheduler.say('every process starts anew')
+    for (const name of this.#running.keys()) this.#crash(name, 100, 20)
+  }
+
+  #isSettled(): boolean {
+    if (this.#ledger.phantoms) return this.#halts.length > 0
+    const { slot, wal } = this.#postgres
+    if (!this.#areRelaysHalted()) {
+      if (this.#ledger.unpublished !== null) return false
+      const last = wal.at(-1)
+      if (slot === null || (last !== undefined && slot.confirmed < last.endLsn)) return false
+    }
+    return this.#behind() === null
+  }
+
+  #unsettled(): string {
+    const { slot, wal } = this.#postgres
+    const last = wal.at(-1)
+    if (this.#ledger.phantoms) return 'the queue holds events that the source has lost, and nothing has halted'
+    const relaying = !this.#areRelaysHalted()
+    const unpublished = relaying ? this.#ledger.unpublished : null
+    const unconfirmed =
+      relaying && last !== undefined && (slot === null || slot.confirmed < last.endLsn)
+        ? `the slot is confirmed up to ${slot?.confirmed.toString(16)}, and the last commit ends at ${last.endLsn.toString(16)}`
+        : null
+    return `${HEALED_WITHIN / 1_000} s after all was well: ${unpublished ?? this.#behind() ?? unconfirmed ?? 'nothing is amiss now'}`
+  }
+
+  #areRelaysHalted(): boolean {
+    return [...this.#running.values()].filter(({ role }) => role === 'relay').every(({ halted }) => halted !== null)
+  }
+
+  /** a partition that a replica has not applied to its end, and is not halted in */
+  #behind(): string | null {
+    // what was lost was told, by whoever met it first
+    const lossy = this.#harm.has('queue')
+    for (const replica of this.#replicas()) {
+      const appliers = [...this.#running.values()].flatMap((one) => (one.role === 'applier' && one.replica === replica ? [one] : []))
+      if (appliers.every(({ halted }) => halted !== null)) continue
+      const lanes = appliers.flatMap(({ applier, process }) => (process.alive ? applier.status().partitions : []))
+      const halted = new Set(lanes.filter(({ phase }) => phase === 'halted').map(({ topic, partition }) => `${topic}/${partition}`))
+      // it waits for what a halted partition may yet give up
+      const waits = ({ phase, error }: PartitionStatus): boolean =>
+        phase === 'waiting' && halted.size > 0 && codeOf(error) === 'MILLRACE_EVENT_CONFLICT'
+      const waiting = new Set(lanes.filter(waits).map(({ topic, partition }) => `${topic}/${partition}`))
+      for (const [place, { published }] of this.#ledger.partitions) {
+        if (halted.has(place) || waiting.has(place)) continue
+        const [topic = '', partition = ''] = place.split('/')
+        const log = this.#broker.log(topic, Number(partition))
+        const checkpoint = replica.checkpoints.get(place)
+        const following = this.#ledger.following(replica, place)
+        if (log === undefined || (log.end === 0n && published === 0)) continue
+        if (checkpoint?.offset == null || log.from(checkpoint.offset, 1).length > 0)
+          return `${replica.name} stands at offset ${checkpoint?.offset} of ${place}, which ends at ${log.end}`
+        if (following.next < published && following.foundingUntil === null && !(lossy && this.#halts.length > 0))
+          return `${replica.name} has applied ${following.next} events of ${place}, where ${published} were published`
+      }
+    }
+    return null
+  }
+
+  #judge(): void {
+    const relaysHalted = this.#areRelaysHalted()
+    if (this.#ledger.phantoms) {
+      if (this.#halts.length === 0) throw new Violation('silent loss', 'the queue holds events that the source has lost, and nothing has halted')
+      return
+    }
+    const unpublished = this.#ledger.unpublished
+    if (unpublished !== null && !relaysHalted) throw new Violation('I2', unpublished)
+    const behind = this.#behind()
+    if (behind !== null) throw new Violation('silent loss', behind)
+    if (this.#ledger.holes > 0 && !relaysHalted)
+      throw new Violation('silent loss', `the queue lost ${this.#ledger.holes} events that it had, and a relay goes on`)
+    const mustRefuse = [...this.#harm].find((harm) => harm === 'publication' || harm === 'fingerprint')
+    if (mustRefuse !== undefined && this.#schedule.setup.restartedAtEnd && !relaysHalted)
+      throw new Violation('silent loss', `the ${mustRefuse} changed under the stream, and a relay that started since goes on`)
+    for (const replica of this.#replicas()) this.#ledger.checkRows(replica)
+  }
+
+  #guard(check: () => void): void {
+    try {
+      check()
+    } catch (error) {
+      this.#fail(error instanceof Violation ? error : new Violation('simulation', String((error as Error).stack)))
+    }
+  }
+
+  #fail(violation: Violation): void {
+    if (this.#violation !== null) return
+    this.#scheduler.say(`BROKEN: ${violation.promise}: ${violation.message}`)
+    this.#violation = violation
+  }
+}
+
+/** by code: the harm that deserves it */
+const RELAY_HALTS: Readonly<Record<string, readonly string[]>> = {
+  MILLRACE_QUEUE_LOST_END: ['queue', 'state'],
+  MILLRACE_QUEUE_NOT_READY: ['queue'],
+  MILLRACE_QUEUE_OFFSET_GONE: ['queue', 'retention'],
+  MILLRACE_STATE_MISSING: ['state'],
+  MILLRACE_SLOT_MISSING: ['slot'],
+  MILLRACE_SLOT_MOVED: ['slot'],
+  MILLRACE_PUBLICATION_MISSING: ['publication'],
+  MILLRACE_SOURCE_CHANGED: ['timeline'],
+  MILLRACE_FINGERPRINT_CHANGED: ['fingerprint'],
+  MILLRACE_PARTITIONS_CHANGED: ['partitions'],
+}
+const APPLIER_HALTS: Readonly<Record<string, readonly string[]>> = {
+  MILLRACE_GAP: ['queue'],
+  MILLRACE_QUEUE_OFFSET_GONE: ['queue', 'retention'],
+  MILLRACE_QUEUE_NOT_READY: ['queue'],
+  MILLRACE_PARTITIONS_CHANGED: ['partitions'],
+  MILLRACE_EVENT_CONFLICT: ['queue', 'retention'],
+}
