@@ -1,4 +1,4 @@
-import { type Epoch, lastEpoch } from './epoch.ts'
+import { type Epoch, lastEpoch, type ServerIdentity } from './epoch.ts'
 import { MillraceError } from './errors.ts'
 import { explainGap, refuseForeign } from './failover.ts'
 import { formatLsn, type Lsn, type Position } from './position.ts'
@@ -25,6 +25,8 @@ export interface RelayState {
   /** of everything that moves positions or partitions: outbox mapping, topic template, partitioner */
   readonly fingerprint: string
   readonly topics: ReadonlyMap<string, readonly Tail[]>
+  /** the last copy of a state that the source is known to hold: one that holds an older copy was restored to an earlier time */
+  readonly copied: Copied
   /** the latest {@link MAX_GAPS}, oldest first: what people decided about changes that no slot could send any more */
   readonly gaps: readonly Gap[]
   /** all that was committed below this LSN is published and applied; null as soon as a session begins */
@@ -37,6 +39,27 @@ export interface Tail {
   readonly position: Position | null
   /** of that record; before the first one, the last offset that is somebody else's (-1 in an empty log) */
   readonly offset: bigint
+}
+
+/** Which of a stream's states a copy is: its last epoch, its session and its intent. */
+export interface Copied {
+  readonly epoch: number
+  readonly session: number
+  readonly intent: Lsn
+}
+
+export const copiedOf = ({ epochs, session, intent }: RelayState): Copied => ({ epoch: lastEpoch(epochs).epoch, session, intent })
+
+/**
+ * Whether the source has gone back in time since it acknowledged a copy, on the timeline that is read: new commits then
+ * stand at LSNs that were used before, and would be taken for what was relayed. A promoted standby may lack the last
+ * copies without lacking an event; it is judged by its switch point.
+ */
+export function wentBack(state: RelayState, copy: RelayState, server: ServerIdentity): boolean {
+  const { copied } = state
+  const last = lastEpoch(state.epochs)
+  if (copied.epoch !== last.epoch || server.timeline !== last.timeline) return false
+  return copy.session < copied.session || (copy.session === copied.session && copy.intent < copied.intent)
 }
 
 /** What lay between the end of one slot and the start of the next, and what was done about it. */
@@ -168,6 +191,15 @@ export function resumeState(found: {
       { remedy: 'finish it: millrace resume --refill' },
     )
   refuseForeign(queue, identity)
+  if (wentBack(queue, copy, identity))
+    throw explainGap(
+      new MillraceError(
+        'MILLRACE_SOURCE_CHANGED',
+        `the database went back in time: it acknowledged a copy of the relay's state of session ${queue.copied.session}, ${formatLsn(queue.copied.intent)}, and now holds one of session ${copy.session}, ${formatLsn(copy.intent)}. It was restored to an earlier time, so that its LSNs mean other commits than those that were relayed`,
+      ),
+      { ...queue, intent: copy.intent },
+      identity.walEnd,
+    )
   if (queue.slot !== identity.slot)
     throw new MillraceError('MILLRACE_SLOT_MOVED', `the stream was read from slot ${queue.slot}, now from ${identity.slot}`, {
       remedy: `set source.slot back to ${queue.slot}`,

@@ -21,7 +21,12 @@ export interface Source {
 
 export interface StateCopy {
   read(): Promise<string | null>
-  write(state: string): Promise<void>
+  /**
+   * Resolves when durable.
+   * @param over only where this text stands now (null: none does); absent: whatever stands
+   * @returns false: another text stands, and nothing was written
+   */
+  write(state: string, over?: string | null): Promise<boolean>
 }
 
 /** What the source says of itself when a session begins; the relay's state must agree with it. */

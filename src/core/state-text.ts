@@ -2,7 +2,7 @@ import type { Epoch } from './epoch.ts'
 import { MillraceError } from './errors.ts'
 import { murmur2 } from './murmur2.ts'
 import { formatLsn, isPosition, type Lsn, parseLsn } from './position.ts'
-import type { Gap, RelayState, Tail } from './relay-state.ts'
+import type { Copied, Gap, RelayState, Tail } from './relay-state.ts'
 
 /**
  * The relay's state as text: a check over the JSON, a space, the JSON. Both of its homes are read and written by hand
@@ -28,6 +28,7 @@ export function encodeState(state: RelayState): string {
     intent: formatLsn(state.intent),
     fingerprint: state.fingerprint,
     topics: [...state.topics].map(([topic, tails]) => [topic, tails.map((tail) => [tail.position, String(tail.offset)])]),
+    copied: { ...state.copied, intent: formatLsn(state.copied.intent) },
     gaps: state.gaps.map(({ at, epoch, from, to, refill }) => ({ at, epoch, from: formatLsn(from), to: formatLsn(to), refill })),
     drained: state.drained === null ? null : { lsn: formatLsn(state.drained.lsn), at: state.drained.at },
   })
@@ -52,6 +53,7 @@ export function decodeState(text: string): RelayState {
       intent: lsn(state.intent),
       fingerprint: string(state.fingerprint),
       topics: topics(state.topics),
+      copied: copied(fields(state.copied)),
       gaps: list(state.gaps).map(gap),
       drained: state.drained === null ? null : drained(fields(state.drained)),
     }
@@ -94,6 +96,12 @@ function tail(value: unknown): Tail {
   if (typeof offset !== 'string' || !/^(-1|\d{1,19})$/.test(offset)) throw new RangeError(`${String(offset)} is not an offset`)
   return { position, offset: BigInt(offset) }
 }
+
+const copied = ({ epoch, session, intent }: Record<string, unknown>): Copied => ({
+  epoch: count(epoch),
+  session: count(session),
+  intent: lsn(intent),
+})
 
 function gap(value: unknown): Gap {
   const { at, epoch, from, to, refill } = fields(value)

@@ -1,4 +1,4 @@
-import { nextEpoch } from '../core/epoch.ts'
+import { lastEpoch, nextEpoch } from '../core/epoch.ts'
 import { MillraceError } from '../core/errors.ts'
 import { formatLsn } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
@@ -46,13 +46,15 @@ export async function initRelayState(options: {
       },
     )
   const identity = await options.identify()
+  const epochs = [nextEpoch([], identity)]
   const state: RelayState = {
     streamId: begun?.streamId ?? options.newStreamId(),
     session: 0,
     source: source.name,
     slot: identity.slot,
     publication: identity.publication,
-    epochs: [nextEpoch([], identity)],
+    epochs,
+    copied: { epoch: lastEpoch(epochs).epoch, session: 0, intent: identity.confirmed },
     intent: identity.confirmed,
     fingerprint,
     topics: new Map(),

@@ -90,6 +90,8 @@ export async function runSession(options: SessionOptions): Promise<void> {
     }
     await keeper.write(session)
     await keeper.copy()
+    // that the source holds it
+    await keeper.record()
     log.info({ session: keeper.session, confirmed: formatLsn(keeper.confirmed) }, 'relay session drained')
   } finally {
     ended.abort()

@@ -2,9 +2,9 @@ import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import type { Lsn } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
-import { type RelayState, stateKey } from '../core/relay-state.ts'
+import { copiedOf, type RelayState, stateKey } from '../core/relay-state.ts'
 import type { Source, SourceSession } from '../core/source.ts'
-import { encodeState } from '../core/state-text.ts'
+import { decodeState, encodeState } from '../core/state-text.ts'
 import { beginSearch } from '../core/tail.ts'
 import { insisted } from './doubt.ts'
 import type { Failpoint } from './failpoint.ts'
@@ -103,9 +103,15 @@ export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: Rel
       if (!eventsSinceCopy) return
       eventsSinceCopy = false
       copiedAt = clock.elapsed()
-      await source.stateCopy
-        .write(encodeState(state))
-        .catch((error: unknown) => log.warn({ err: error }, "the copy of the relay's state could not be written"))
+      try {
+        const kept = await source.stateCopy.read()
+        // another session has taken over, and keeps the copy
+        if (kept !== null && decodeState(kept).session > state.session) return
+        const copy = state
+        if (await source.stateCopy.write(encodeState(copy), kept)) state = { ...state, copied: copiedOf(copy) }
+      } catch (error) {
+        log.warn({ err: error }, "the copy of the relay's state could not be written")
+      }
     },
     async run(session) {
       const due = async (): Promise<void> => {

@@ -74,7 +74,7 @@ export function openPostgresSource(options: PostgresSourceOptions, deps: Postgre
 
   return {
     name: settings.name,
-    stateCopy: { read: () => query(() => copy.read()), write: (state) => query(() => copy.write(state)) },
+    stateCopy: { read: () => query(() => copy.read()), write: (state, over) => query(() => copy.write(state, over)) },
 
     async check(): Promise<readonly Finding[]> {
       try {

@@ -15,12 +15,18 @@ export function stateCopy(pool: pg.Pool, source: string): StateCopy {
         throw error
       }
     },
-    async write(state) {
-      await pool.query(
-        `insert into millrace.relay_state as kept (source, state, updated_at) values ($1, $2, clock_timestamp())
-         on conflict (source) do update set state = excluded.state, updated_at = excluded.updated_at`,
-        [source, state],
+    // a copy that a crash of the server could take back would look like a database that was restored
+    async write(state, over) {
+      const { rowCount } = await pool.query(
+        `with durable as (select set_config('synchronous_commit', 'local', true))
+         insert into millrace.relay_state as kept (source, state, updated_at)
+         select $1, $2, clock_timestamp() from durable where $4 or $3::text is null
+           or exists (select from millrace.relay_state where source = $1 and state = $3)
+         on conflict (source) do update set state = excluded.state, updated_at = excluded.updated_at
+         where $4 or kept.state = $3`,
+        [source, state, over ?? null, over === undefined],
       )
+      return rowCount === 1
     },
   }
 }

@@ -3,8 +3,18 @@ import { type Epoch, epochsUpon, lastEpoch, nextEpoch, type ServerIdentity, shar
 import { MillraceError } from '../core/errors.ts'
 import type { Lsn } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
-import { type Gap, latestState, MAX_GAPS, type RelayState, stateKey, statePrefix, type Tail } from '../core/relay-state.ts'
-import { encodeState } from '../core/state-text.ts'
+import {
+  copiedOf,
+  type Gap,
+  latestState,
+  MAX_GAPS,
+  type RelayState,
+  stateKey,
+  statePrefix,
+  type Tail,
+  wentBack,
+} from '../core/relay-state.ts'
+import { decodeState, encodeState } from '../core/state-text.ts'
 import { countMissing, type Refilled, refill } from '../pipeline/refill.ts'
 import type { Catalog } from '../postgres/catalog.ts'
 import { type NewSlot, type SlotRenewal, slotInUse } from '../postgres/refill-slot.ts'
@@ -73,6 +83,7 @@ export async function beginEpoch(
   step: (name: EpochStep) => Promise<void> | void,
 ): Promise<BegunEpoch> {
   refuseChanged(known.state, fingerprintOf(config, around))
+  const copy = await source.stateCopy.read()
   const catalog = await renewal.look()
   const kept = way === 'accept-gap' ? await keptSlot(catalog, known, source) : null
   const made: string[] = []
@@ -151,7 +162,11 @@ export async function beginEpoch(
         await write()
         await step('refilled')
       }
-      await source.stateCopy.write(encodeState(state))
+      // a relay that has begun meanwhile keeps the copy, and its record
+      if (await source.stateCopy.write(encodeState(state), copy)) {
+        state = { ...state, copied: copiedOf(state) }
+        await write()
+      }
       await step('copied')
       return { epoch, start, gap: gap === null ? null : (state.gaps.at(-1) ?? null), made, refilled }
     } finally {
@@ -192,13 +207,15 @@ const slotName = (config: ParsedConfig): string => config.source?.slot ?? `millr
 /**
  * Where the slot starts that is there, if it may stay: what it sends is what a new one could not send, or sends less of.
  * Not after the publication changed (what it did not publish is skipped), on a server that shares no past with the
- * stream, or on one that lost WAL of its own: there it would send again, at other positions, what was relayed.
+ * stream, or on one that lost WAL of its own or went back in time: there it would send again, at other positions, what was relayed.
  */
 async function keptSlot({ slot, publication }: Catalog, known: Known, source: PostgresSource): Promise<Lsn | null> {
   const { state, topics } = known
   if (slot === null || slot.confirmed === null || slot.restart === null || slot.walStatus === 'lost') return null
   if (publication?.identity !== state.publication) return null
   const server = await source.identify()
+  const copy = await source.stateCopy.read()
+  if (copy === null || wentBack(state, decodeState(copy), server)) return null
   if (sharedUpTo(lastEpoch(state.epochs), server) === null) return null
   const added = epochsUpon(state.epochs, server, topics).slice(state.epochs.length)
   if (added.some(({ from }) => from === 0n)) return null

@@ -2,10 +2,12 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { REPLICA, type Stream, streamOf } from '../runtime/stream.ts'
 import { createDatabase, type Database } from '../support/database.ts'
 import { type Finished, millrace } from './millrace.ts'
+
+vi.setConfig({ testTimeout: 180_000 })
 
 /** What an operator types, reads and scripts when a stream cannot go on, or is to stand still. */
 
@@ -84,9 +86,9 @@ test('drain ends with 0 when all is at its end, with 5 and who is behind when ti
   try {
     await blocker.query('begin; lock table orders')
     await stream.write(5)
-    expect(await run('drain', '--timeout', '4s')).toMatchObject({
+    expect(await run('drain', '--timeout', '6s')).toMatchObject({
       code: 5,
-      stderr: expect.stringContaining('the sink warehouse is behind'),
+      stderr: expect.stringMatching(/the stream is not drained: the (relay|sink) /),
     })
     await blocker.query('rollback')
   } finally {

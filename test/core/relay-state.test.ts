@@ -38,8 +38,28 @@ test('of two sessions of one number on two servers the one on the promoted serve
 
 describe('a session begins only where both sides agree', () => {
   test('the copy may be behind: it follows in its own time', () => {
-    expect(resumeState({ ...found, copy: { ...state, session: 3, intent: 5n } })).toBe(state)
+    const { copied } = state
+    expect(resumeState({ ...found, copy: { ...state, session: 3, intent: copied.intent } })).toBe(state)
     expect(resumeState({ ...found, copy: { ...state, intent: 5n } })).toBe(state)
+  })
+
+  test('but not behind a copy that the database had acknowledged: it was restored to an earlier time', () => {
+    const { copied } = state
+    const older = [
+      { ...state, session: copied.session, intent: copied.intent - 1n },
+      { ...state, session: copied.session - 1 },
+    ]
+    for (const copy of older) {
+      const { code, message, remedy } = refusal({ copy })
+      expect(code).toBe('MILLRACE_SOURCE_CHANGED')
+      expect(message).toMatch(/went back in time.*is safe/s)
+      expect(remedy).toContain('millrace resume')
+    }
+    // a promoted standby may lack the last copies, and the copy of another epoch's server says nothing of this one
+    const promoted = { ...identity, timeline: 2, history: [{ timeline: 1, end: state.intent + 1n }] }
+    expect(resumeState({ ...found, copy: older[0] as RelayState, identity: promoted })).toBe(state)
+    const later = { ...state, epochs: [...state.epochs, epoch(2)] }
+    expect(resumeState({ ...found, queue: later, copy: older[1] as RelayState })).toBe(later)
   })
 
   test('the slot may be behind the intent: what comes again is recognised', () => {

@@ -33,6 +33,7 @@ const states: fc.Arbitrary<RelayState> = fc.record(
     topics: fc
       .uniqueArray(fc.tuple(topic, fc.array(tail, { maxLength: 3 })), { selector: ([name]) => name })
       .map((all) => new Map(all)),
+    copied: fc.record({ epoch: fc.nat(), session: fc.nat(), intent: lsn }, { noNullPrototype: true }),
     gaps: fc.array(fc.record({ at: fc.nat(), epoch: fc.nat(), from: lsn, to: lsn, refill }, { noNullPrototype: true }), {
       maxLength: 3,
     }),

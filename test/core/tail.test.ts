@@ -86,6 +86,11 @@ describe('a queue that lost what it acknowledged halts the relay', () => {
     expect(thrown(() => find(recorded, 0, []))).toEqual(lost)
   })
 
+  test('(i) which a relay that runs sees without reading', () => {
+    for (const end of [0n, 1n]) expect(thrown(() => beginSearch(place, 'shop', recorded, { start: 0n, end }))).toEqual(lost)
+    expect(thrown(() => beginSearch(place, 'shop', recorded, { start: 0n, end: 2n }))).not.toEqual(lost)
+  })
+
   test('(ii) another record stands at the recorded offset', () => {
     expect(thrown(() => find(recorded, 0, [event(1, null), event(3, 1)]))).toEqual(lost)
     expect(thrown(() => find(recorded, 0, [event(1, null), null]))).toEqual(lost)

@@ -24,10 +24,10 @@ interface Report {
   }[]
 }
 
-/** what a bug that is no more than a broken program would cause */
-export const BREAKAGE = /\b(SyntaxError|ReferenceError|ERR_MODULE_NOT_FOUND)\b|is not a function|Cannot find (module|package)/
-const TEST_TIMEOUT = 30_000
-const RUN_TIMEOUT = 240_000
+/** what a broken program or a busy machine would cause, whatever the bug */
+export const BREAKAGE =
+  /\b(SyntaxError|ReferenceError|ERR_MODULE_NOT_FOUND)\b|is not a function|Cannot find (module|package)|Test timed out/
+const RUN_TIMEOUT = 300_000
 
 /** Runs the tests, in one run, and says of each what it found, by its name. */
 export async function runTests(folder: string, tests: readonly Test[]): Promise<ReadonlyMap<string, Verdict>> {
@@ -40,7 +40,6 @@ export async function runTests(folder: string, tests: readonly Test[]): Promise<
       'run',
       ...files,
       `--testNamePattern=${names.join('|')}`,
-      `--testTimeout=${TEST_TIMEOUT}`,
       '--reporter=json',
       `--outputFile=${output}`,
     ],

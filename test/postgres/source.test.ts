@@ -179,6 +179,14 @@ test('the state copy is one text per source', async () => {
   await two.stateCopy.write('{"b":1}')
   await one.stateCopy.write('{"a":2}')
   expect([await one.stateCopy.read(), await two.stateCopy.read()]).toEqual(['{"a":2}', '{"b":1}'])
+  // over what was read only: of two sessions the late one changes nothing
+  expect(await one.stateCopy.write('{"a":3}', '{"a":1}')).toBe(false)
+  expect(await one.stateCopy.write('{"a":3}', null)).toBe(false)
+  expect(await one.stateCopy.write('{"a":3}', '{"a":2}')).toBe(true)
+  const three = sourceOn(db.url)
+  expect(await three.stateCopy.write('{"c":1}', '{"c":0}')).toBe(false)
+  expect(await three.stateCopy.write('{"c":1}', null)).toBe(true)
+  expect([await one.stateCopy.read(), await three.stateCopy.read()]).toEqual(['{"a":3}', '{"c":1}'])
 })
 
 test('slotStatus tells how far the slot is and what it keeps', async () => {

@@ -45,8 +45,8 @@ function pipelineOf(different: Partial<MillraceConfig> = {}): Pipeline {
   return createPipeline(config, { logLevel: 'silent' })
 }
 
-async function start(pipeline: Pipeline): Promise<Running> {
-  const one = await pipeline.run()
+async function start(pipeline: Pipeline, roles?: Parameters<Pipeline['run']>[0]): Promise<Running> {
+  const one = await pipeline.run(roles)
   running.push(one)
   return one
 }
@@ -84,6 +84,15 @@ test('init is safe to repeat, and does not found a second stream', async () => {
   const stream = (made: readonly string[]) => made.find((what) => what.startsWith('stream'))?.split(/[ :]/)[1]
   const first = await pipelineOf().init()
   expect(stream(await pipelineOf().init())).toBe(stream(first))
+})
+
+test('a standby is ready: readiness is not tied to the slot', async () => {
+  await pipelineOf().init()
+  const first = await start(pipelineOf())
+  await eventually(async () => expect(first.ready()).toBe(true))
+  const second = await start(pipelineOf(), { relay: true, sinks: [] })
+  await eventually(async () => expect((await second.status()).relay?.phase).toBe('standby'))
+  expect(second.ready()).toBe(true)
 })
 
 test('a wrong option of any connector is told before anything starts', async () => {

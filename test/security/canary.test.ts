@@ -130,7 +130,7 @@ test('what works, and what is parked', async () => {
   await emit(6, { total: 6, note: `\u0000${SECRET.payload}` })
   await emit(7, { total: 7, note: 'last' })
   await eventually(async () => (await asking('warehouse', 'select 1 from orders where id = 7')).length === 1, {
-    within: 30_000,
+    within: 60_000,
     what: 'the last event to be a row',
   })
   for (const path of ['/livez', '/readyz', '/metrics', '/status', '/nothing'])
@@ -160,7 +160,7 @@ test('what works, and what is parked', async () => {
     ears.hear('millrace.relay_state', text)
   expect(ears.bytes).toBeGreaterThan(5_000)
   noLeak()
-}, 120_000)
+}, 300_000)
 
 /** a config by its file, and what is run with it */
 const BROKEN: Readonly<Record<string, () => string>> = {
@@ -230,7 +230,7 @@ test.each(Object.keys(BROKEN))(
     expect(stdout + stderr).toMatch(/MILLRACE_|✗/)
     noLeak()
   },
-  60_000,
+  120_000,
 )
 
 test('what goes on trying, and what is asked by a program', async () => {
@@ -257,4 +257,4 @@ test('what goes on trying, and what is asked by a program', async () => {
   ears.hear('a log of a program', lines.join('\n'))
   expect((await said('teardown', '--slot', '--publication', '--schema', '--yes')).code).toBe(0)
   noLeak()
-}, 60_000)
+}, 120_000)

@@ -36,20 +36,20 @@ export class PartitionLog {
   }
 
   /** retention */
-  trim(before: bigint): readonly StoredRecord[] {
+  trim(before: bigint): void {
     let count = 0
     while (count < this.records.length && (this.records[count] as StoredRecord).offset < before) count++
     this.start = before
-    return this.records.splice(0, count)
+    this.records.splice(0, count)
   }
 
   /** the loss of what was acknowledged: an unclean leader, a restored disk */
-  truncate(to: bigint): readonly StoredRecord[] {
+  truncate(to: bigint): void {
     let count = 0
     while (count < this.records.length && (this.records.at(-1 - count) as StoredRecord).offset >= to) count++
     this.end = to
     this.news.ring()
-    return count === 0 ? [] : this.records.splice(-count)
+    if (count > 0) this.records.splice(-count)
   }
 }
 

@@ -64,6 +64,7 @@ export async function reportOf(seed: number, steps: number, promise: string): Pr
     `seed ${seed} breaks ${promise}: ${outcome.violation?.message}`,
     `the shortest schedule found, ${shortest.steps.length} of ${steps} steps:`,
     ...lines.map((line) => `  ${line}`),
+    `as data, for broken.ts: ${JSON.stringify(shortest)}`,
     `again: npm run simulate -- --seed ${seed}${steps === STEPS ? '' : ` --steps ${steps}`} --keep ${keep}`,
     '',
   ].join('\n')

@@ -36,8 +36,6 @@ interface Partition {
   readonly events: Committed[]
   /** how many of them have stood in the queue: always the first ones */
   published: number
-  /** of those, what the queue lost; and what retention took, which is no loss */
-  readonly lost: Set<number>
 }
 
 /** How far a replica is in one partition. */
@@ -146,7 +144,6 @@ export class Ledger {
         log.published++
         event.published = ++this.#published
       }
-      log.lost.delete(event.index)
     }
   }
 
@@ -161,22 +158,6 @@ export class Ledger {
         throw new Violation('I1', `the slot was confirmed up to ${lsn.toString(16)}, and ${missing.position} has never stood in the queue`)
       this.#covered++
     }
-  }
-
-  /** records that the queue had and has no more, by no fault of retention */
-  lost(place: string, records: readonly StoredRecord[], left: readonly StoredRecord[]): void {
-    const still = new Set(left.map(positionOf))
-    for (const record of records) {
-      const at = positionOf(record)
-      const event = at === null || still.has(at) ? undefined : this.#byPosition.get(at)
-      if (event !== undefined) this.#partition(place).lost.add(event.index)
-    }
-  }
-
-  get holes(): number {
-    let holes = 0
-    for (const { lost } of this.partitions.values()) holes += lost.size
-    return holes
   }
 
   /** I5, I6 and the order of effects, at every commit of a replica. */
@@ -245,6 +226,10 @@ export class Ledger {
     return following
   }
 
+  isOf(record: StoredRecord, at: Position): boolean {
+    return positionOf(record) === at
+  }
+
   at(position: string): Committed | undefined {
     return this.#byPosition.get(position as Position)
   }
@@ -256,11 +241,6 @@ export class Ledger {
   foundedOnDuplicate(replica: Replica, place: string): boolean {
     const { first, before } = this.following(replica, place)
     return replica.startsLate && first !== null && first < before
-  }
-
-  /** the event that a replica has yet to apply in the partition */
-  next(replica: Replica, place: string): Committed | undefined {
-    return this.#partition(place).events[this.following(replica, place).next]
   }
 
   /**
@@ -313,7 +293,7 @@ export class Ledger {
   #partition(place: string): Partition {
     let partition = this.partitions.get(place)
     if (partition === undefined) {
-      partition = { events: [], published: 0, lost: new Set() }
+      partition = { events: [], published: 0 }
       this.partitions.set(place, partition)
     }
     return partition

@@ -174,10 +174,12 @@ export class Postgres {
       },
       stateCopy: {
         read: () => ask('copy read', () => this.copy),
-        write: (state) =>
+        write: (state, over) =>
           ask('copy write', () => {
+            if (over !== undefined && over !== this.copy) return false
             this.copy = state
             this.write(0x200)
+            return true
           }),
       },
     }

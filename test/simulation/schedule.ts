@@ -1,5 +1,6 @@
 import { Dice } from './dice.ts'
 import type { Mishap, Service } from './network.ts'
+import { drawScenario } from './scenario.ts'
 
 /** One outbox row. */
 export interface Row {
@@ -124,24 +125,24 @@ export function scheduleOf(seed: number, count = STEPS): Schedule {
   const add = (action: Action): void => {
     steps.push({ number: steps.length + 1, at: Math.round(at * 10) / 10, action })
   }
-  // what chance alone puts together too seldom
-  const failover = dice.chance(0.06, 'failover') ? dice.below(count, 'failover') : Number.POSITIVE_INFINITY
+  const play = (): void => {
+    for (const [afterMs, action] of scenario?.steps ?? []) {
+      at += afterMs
+      add(action)
+    }
+  }
+  const scenario = dice.chance(0.3, 'scenario') ? drawScenario(dice, setup.partitions, () => writers.next()) : null
+  const when = scenario?.last === false ? dice.below(count, 'when') : count
   while (steps.length < count) {
     if (burst-- > 0) at += dice.between(0, 15, 'gap')
     else {
       at += dice.chance(0.08, 'pause') ? dice.between(1_500, 14_000, 'gap') : dice.between(0, 450, 'gap')
       if (dice.chance(0.15, 'burst')) burst = dice.below(8, 'burst')
     }
-    if (steps.length === failover) {
-      // an event is on its way to the queue while its commit is lost with the server, and arrives after the next one began
-      add({ kind: 'mishap', mishap: { to: 'queue', op: 'publish', from: null, delay: 6_000, happens: true, answer: 'none' } })
-      add({ ...writers.next(), openMs: 0, rollback: false })
-      at += dice.between(100, 400, 'failover')
-      add({ kind: 'promotion', lagging: 1, ms: 50 })
-      at += dice.between(6_000, 9_000, 'failover')
-    }
+    if (steps.length === when) play()
     add(dice.chance(0.5, 'workload') ? writers.next() : faults())
   }
+  if (when === count) play()
   return { setup, steps }
 }
 

@@ -98,7 +98,7 @@ export async function startPostgresPair(options: {
             )
             return rows.length > 0
           },
-          { within: 60_000, what: `the slot ${slot} to follow to the standby` },
+          { within: 120_000, what: `the slot ${slot} to follow to the standby` },
         ).then(() => {}),
       async inSync() {
         const { rows } = await queryOf(primary.url(), 'select pg_current_wal_lsn()::text as lsn')

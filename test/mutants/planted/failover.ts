@@ -1,4 +1,4 @@
-import { type Mutant, test } from '../mutant.ts'
+import { type Mutant, simulationHaving } from '../mutant.ts'
 
 /** Where another server takes over. */
 export const FAILOVER_MUTANTS: readonly Mutant[] = [
@@ -7,20 +7,20 @@ export const FAILOVER_MUTANTS: readonly Mutant[] = [
     harm: 'the new timeline uses LSNs that the old one used as well: its events are taken for older ones and dropped',
     file: 'src/core/epoch.ts',
     edits: [{ find: 'epoch: last.epoch + 1 + index,', replace: 'epoch: last.epoch,' }],
-    caughtBy: test('core/failover', 'that has all that was relayed continues the stream in a new epoch from the switch point on'),
+    caughtBy: simulationHaving('promotion'),
   },
   {
     bug: 'all that a promoted server sends is of the new epoch',
     harm: 'what comes again from before the switch point is taken for new, and has its effect a second time',
     file: 'src/core/epoch.ts',
     edits: [{ find: 'while (index > 0 && commitLsn < (epochs[index] as Epoch).from) index--\n', replace: '' }],
-    caughtBy: test('core/failover', 'that has all that was relayed continues the stream in a new epoch from the switch point on'),
+    caughtBy: simulationHaving('promotion'),
   },
   {
     bug: 'a standby that lags behind is accepted',
     harm: 'the sinks keep events that this database never had, and nobody is told',
     file: 'src/core/failover.ts',
     edits: [{ find: 'if (relayed !== null && relayed >= shared) throw', replace: 'if (relayed !== null && relayed < 0n) throw' }],
-    caughtBy: test('core/failover', 'that lacks one event of one partition is refused'),
+    caughtBy: simulationHaving('promotion'),
   },
 ]

@@ -1,4 +1,4 @@
-import { type Mutant, simulation, simulationHaving } from '../mutant.ts'
+import { type Mutant, simulation, simulationHaving, test } from '../mutant.ts'
 
 /** In the applier: what a sink is given, and what it is not. */
 export const LANE_MUTANTS: readonly Mutant[] = [
@@ -7,7 +7,7 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     harm: 'an event whose predecessors are missing is applied behind an older one',
     file: 'src/core/chain.ts',
     edits: [{ find: 'if (event.prev === chain.at)', replace: "if ((event.prev ?? '') <= chain.at)" }],
-    caughtBy: simulationHaving('broker loss'),
+    caughtBy: test('core/chain', 'an event follows only the one that was applied last: equal, not merely older'),
   },
   {
     bug: 'any newer event follows',
@@ -22,6 +22,13 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     caughtBy: simulationHaving('broker loss'),
   },
   {
+    bug: 'any first event founds a chain',
+    harm: 'a log that has lost its very first records is taken for one that begins with what is left',
+    file: 'src/core/chain.ts',
+    edits: [{ find: "return chain.whole && event.prev !== null ? 'gap' : 'founding'", replace: "return 'founding'" }],
+    caughtBy: simulationHaving('broker loss'),
+  },
+  {
     bug: 'a chain may be founded anew for ever',
     harm: 'for a sink that joined late every gap is a new beginning',
     file: 'src/core/chain.ts',
@@ -31,7 +38,7 @@ export const LANE_MUTANTS: readonly Mutant[] = [
         replace: 'chain.foundingUntil !== null && offset >= 0n',
       },
     ],
-    caughtBy: simulationHaving('broker loss'),
+    caughtBy: test('core/chain', 'a chain that began in a trimmed log may have met a stale run'),
   },
   {
     bug: 'what is stale is a gap',
@@ -78,11 +85,11 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     harm: 'two members of a group take it in turn for ever',
     file: 'src/pipeline/lane-follower.ts',
     edits: [{ find: "            return 'fenced'\n", replace: '            lane = null\n            continue\n' }],
-    caughtBy: simulation,
+    caughtBy: test('pipeline/applier', 'an applier whose partition another took is fenced and writes nothing more'),
   },
   {
     bug: 'an offset outside the log is not noticed',
-    harm: 'what retention or a broker took before it was applied is skipped',
+    harm: 'what retention or a broker took before it was applied shows as a gap once more comes, or never',
     file: 'src/pipeline/lane-follower.ts',
     edits: [
       {
@@ -97,7 +104,10 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     harm: 'a restart before the first event begins elsewhere: with `latest`, behind what came meanwhile',
     file: 'src/pipeline/lane-follower.ts',
     edits: [{ find: 'await lane.apply({ moves: [], offset, events: [], parked: [] })\n', replace: '' }],
-    caughtBy: simulation,
+    caughtBy: test(
+      'pipeline/applier',
+      'start: latest holds its place from the beginning: a restart before the first event loses nothing',
+    ),
   },
   {
     bug: 'events of another source are dropped',

@@ -46,7 +46,7 @@ export const OPERATIONS_MUTANTS: readonly Mutant[] = [
     harm: 'a standby is never ready: an orchestrator kills it, or waits with the upgrade for ever',
     file: 'src/runtime/relay-role.ts',
     edits: [{ find: `return phase === 'running' || phase === 'standby'`, replace: `return phase === 'running'` }],
-    caughtBy: test('cli/run', 'a standby is ready, and goes on where the first one stopped'),
+    caughtBy: test('runtime/pipeline', 'a standby is ready: readiness is not tied to the slot'),
   },
   {
     bug: 'a secret is logged',

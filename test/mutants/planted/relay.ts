@@ -98,7 +98,7 @@ export const RELAY_MUTANTS: readonly Mutant[] = [
   },
   {
     bug: "a zombie's state record wins",
-    harm: 'the tails go back: what was published since is chained to what stands before it',
+    harm: 'intent and tails go back: the relay halts for a loss that never was, or chains to what is long passed',
     file: 'src/core/relay-state.ts',
     edits: [
       {
@@ -128,8 +128,8 @@ export const RELAY_MUTANTS: readonly Mutant[] = [
     caughtBy: test('core/relay-state', 'halts when the copy is of a later session'),
   },
   {
-    bug: 'a queue without a state founds a stream anew',
-    harm: 'what the slot had confirmed is not in the queue, and nobody is told',
+    bug: 'a queue that lost its state goes on from the copy',
+    harm: 'the copy is older: what came since is bridged, or the halt names another cause',
     file: 'src/core/relay-state.ts',
     edits: [
       { find: 'if (queue === null)\n', replace: 'if (queue === null && copy !== null) return copy\n  if (queue === null)\n' },
@@ -197,7 +197,7 @@ export const TAIL_MUTANTS: readonly Mutant[] = [
     harm: 'a queue that lost what it acknowledged is not noticed by a relay that runs and has nothing to publish',
     file: 'src/core/tail.ts',
     edits: [{ find: 'if (log.end <= recorded.offset)', replace: 'if (log.end < 0n)' }],
-    caughtBy: test('core/tail', '(i) its log ends at or before the recorded offset'),
+    caughtBy: simulation,
   },
   {
     bug: '(ii) another record at the recorded offset is not noticed',
@@ -211,7 +211,7 @@ export const TAIL_MUTANTS: readonly Mutant[] = [
     harm: 'the same, where offsets have holes',
     file: 'src/core/tail.ts',
     edits: [{ find: '&& range.start === recorded.offset && !recordedSeen)', replace: '&& range.start < 0n && !recordedSeen)' }],
-    caughtBy: simulationHaving('broker loss'),
+    caughtBy: test('core/tail', '(ii) nothing stands at the recorded offset, although the log begins before it'),
   },
   {
     bug: '(iii) what does not chain is taken for the tail',

@@ -99,6 +99,7 @@ export function relayStates(): readonly Buffer[] {
         ],
       ],
     ]),
+    copied: { epoch: 1, session: 4, intent: 0x1_0000_00a0n },
     gaps: [{ at: 1, epoch: 2, from: 1n, to: 2n, refill: { published: 1, ambiguous: 0 } }],
     drained: { lsn: 7n, at: 1 },
   }

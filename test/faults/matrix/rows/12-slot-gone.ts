@@ -65,7 +65,7 @@ export const slotGone = DEEDS.map((deed) =>
       for (let left = ctx.times(1, 2); left > 0; left--)
         for (const when of ['stopped', 'running'] as const) await once(ctx, deed, when)
       ctx.checked('it halts with one message: what happened, from where to where, what is safe, and the command to go on')
-      ctx.checked('nothing from behind the gap is published, also after a restart')
+      ctx.checked('once it is halted nothing more is published, also after a restart')
     },
   }),
 )
@@ -80,15 +80,17 @@ async function once(ctx: RowContext, deed: Deed, when: 'stopped' | 'running'): P
   if (when === 'stopped') await relay.kill('SIGTERM')
   else trial.source.proxy[deed.stalled === true ? 'hold' : 'refuse']()
   // what is committed meanwhile is what the gap swallows
-  await emit(trial, 20)
+  await emit(trial, SWALLOWED)
   await deed.do(trial, `millrace_${trial.pipeline.name}`)
   ctx.injected()
   trial.source.proxy.restore()
   judgeGapHalt(deed.name, deed.code, await (when === 'stopped' ? trial.relay() : relay).halted(40_000))
   // again, and as loudly: nothing heals by itself
   judgeGapHalt(deed.name, deed.code, await trial.relay().halted(40_000))
-  if ((await shown(trial)) !== RELAYED)
-    throw new Error(`the replica shows ${await shown(trial)} orders, and ${RELAYED} stood before the gap`)
+  // what had been sent before it was lost may have arrived late, and was relayed
+  const allowed = deed.stalled === true && when === 'running' ? [RELAYED, RELAYED + SWALLOWED] : [RELAYED]
+  const found = await shown(trial)
+  if (!allowed.includes(found)) throw new Error(`the replica shows ${found} orders, and ${RELAYED} stood before the gap`)
 }
 
 const shown = async (trial: Trial): Promise<number> =>
@@ -121,6 +123,7 @@ async function untilLost(trial: Trial, hasten: string): Promise<void> {
 }
 
 const RELAYED = 50
+const SWALLOWED = 20
 let count = 0
 const emit = async (trial: Trial, n: number): Promise<void> => {
   await trial.source.query(

@@ -71,7 +71,7 @@ async function leaveOut(ctx: RowContext, { away, back, name }: Deed, when: 'runn
 
 export const tableAdded = defineRow({
   row: '13',
-  fault: 'other tables join the publication and leave it again, which is made to publish updates and deletes of them',
+  fault: 'another table joins the publication, is written to, and leaves it again',
   when: 'the relay is running',
   runs: over([15, 18], ['kafka', 'local']),
   async run(ctx) {

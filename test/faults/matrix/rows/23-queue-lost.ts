@@ -15,6 +15,8 @@ const LOST_END = {
 interface Loss {
   readonly fault: string
   readonly queue: 'kafka' | 'local'
+  /** the broker itself is at stake */
+  readonly own?: true
   keep(trial: Trial): Promise<void>
   lose(trial: Trial): Promise<void>
 }
@@ -27,6 +29,7 @@ const LOSSES: readonly Loss[] = [
   {
     fault: 'the queue loses its acknowledged end: the broker comes back on an older copy of its log',
     queue: 'kafka',
+    own: true,
     async keep(trial) {
       await trial.kafka?.cluster.stop()
       await cp(dataOf(trial), `${dataOf(trial)}.old`, { recursive: true })
@@ -62,7 +65,7 @@ const LOSSES: readonly Loss[] = [
   },
 ]
 
-export const endLost = LOSSES.flatMap(({ fault, queue, keep, lose }) =>
+export const endLost = LOSSES.flatMap(({ fault, queue, own, keep, lose }) =>
   (['stopped', 'running'] as const)
     // nobody replaces the file of a running process, which would go on with the one it has open
     .filter((when) => queue === 'kafka' || when === 'stopped')
@@ -73,7 +76,7 @@ export const endLost = LOSSES.flatMap(({ fault, queue, keep, lose }) =>
         when: when === 'stopped' ? 'relay and applier stopped' : 'relay and applier running',
         runs: over([15, 18], [queue]),
         async run(ctx) {
-          const trial = await ctx.trial({ ownKafka: {} })
+          const trial = await ctx.trial(own ? { ownKafka: {} } : {})
           let relay = trial.relay()
           let applier = trial.applier()
           await applier.heard(/^running$/)
