@@ -28,6 +28,13 @@ export function followServer(found: {
   const shared = refuseForeign(state, identity)
   const relayed = relayedUpTo(epoch, topics)
   if (relayed !== null && relayed >= shared) throw phantoms(epoch, identity, shared, topics)
+  // one that was on its way when its server was replaced, and arrived after the next session had begun
+  for (const [i, next] of state.epochs.slice(1).entries()) {
+    const before = state.epochs[i] as Epoch
+    const late = relayedUpTo(before, topics)
+    const accepted = next.from === 0n || state.gaps.some((gap) => gap.epoch >= next.epoch)
+    if (late !== null && late >= next.from && !accepted) throw phantoms(before, identity, next.from, topics)
+  }
   let { intent } = state
   // beyond what is shared there was nothing of ours, else it would have been relayed
   if (intent > shared) intent = shared
@@ -94,8 +101,7 @@ function phantoms(
     'MILLRACE_SOURCE_CHANGED',
     `${what}. The queue and its sinks hold events from ${formatLsn(shared)} up to ${last} that this database never had; all events before them agree, and what was committed since waits in the slot and in the outbox`,
     {
-      remedy:
-        'bring back what those events tell of, or correct the sinks, as the business needs; then go on behind them: millrace resume --accept-gap',
+      remedy: `bring back what those events tell of, or correct the sinks, as the business needs; then go on behind them: ${RESUME}`,
       fields: { from: formatLsn(shared), to: last },
     },
   )

@@ -84,8 +84,19 @@ describe('a promoted standby', () => {
   })
 
   test('does not count what an epoch before the last one relayed beyond the switch point: that was decided on', () => {
-    const accepted = { ...relayed, epochs: epochsUpon(relayed.epochs, promoted, topicsAt(position(1, 0x1800n, 1))) }
-    expect(follow(topicsAt(position(1, 0x1800n, 1)), {}, accepted).epochs).toEqual(accepted.epochs)
+    const beyond = topicsAt(position(1, 0x1800n, 1))
+    const gap = { at: 0, epoch: 2, from: 0x1000n, to: 0x1100n, refill: null }
+    const accepted = { ...relayed, epochs: epochsUpon(relayed.epochs, promoted, beyond), gaps: [gap] }
+    expect(follow(beyond, {}, accepted).epochs).toEqual(accepted.epochs)
+  })
+
+  test('counts what the replaced server’s last publish brought after the new epoch had begun: nobody decided on that', () => {
+    const followed = follow(topicsAt(null))
+    expect(followed.epochs).toHaveLength(2)
+    expect(follow(topicsAt(position(1, 0xfffn, 1)), {}, followed).epochs).toEqual(followed.epochs)
+    const { code, message } = refusal(() => follow(topicsAt(position(1, 0x1000n, 1)), {}, followed))
+    expect(code).toBe('MILLRACE_SOURCE_CHANGED')
+    expect(message).toContain('that this database never had')
   })
 })
 

@@ -16,6 +16,8 @@ export interface QueueServers {
   readonly dice: Dice
   readonly broker: Broker
   readonly groups: Groups
+  /** a publisher has heard of an offset that it had heard of before: what stood there is lost, and its relay must halt */
+  readonly acknowledgedAgain: (place: string, offset: bigint) => void
   /** records have just become durable */
   readonly appended: (place: TopicPartition, records: readonly StoredRecord[], by: Process) => void
 }
@@ -122,8 +124,18 @@ export function simulatedQueue(servers: QueueServers, of: Process): Queue {
     },
     async publisher(): Promise<Publisher> {
       await ask('publisher', () => {})
+      const acknowledged = new Map<string, bigint>()
       return {
-        publish: (batches) => Promise.all(batches.map(publishTo)),
+        publish: async (batches) => {
+          const bases = await Promise.all(batches.map(publishTo))
+          for (const [i, { topic, partition, records }] of batches.entries()) {
+            const place = `${topic}/${partition}`
+            const base = bases[i] as bigint
+            if (base < (acknowledged.get(place) ?? 0n)) servers.acknowledgedAgain(place, base)
+            acknowledged.set(place, base + BigInt(records.length))
+          }
+          return bases
+        },
         close: async () => {},
       }
     },

@@ -73,6 +73,8 @@ class World {
   #otherCount = 0
   #fingerprint = 'mapping 1'
   #violation: Violation | null = null
+  #acknowledgedAgain: string | null = null
+  #judging = false
   #faults = 0
 
   constructor(schedule: Schedule, traced: boolean) {
@@ -97,6 +99,9 @@ class World {
       dice: this.#dice,
       broker: this.#broker,
       groups: this.#groups,
+      acknowledgedAgain: (place, offset) => {
+        this.#acknowledgedAgain = `${place} acknowledged offset ${offset} twice, and no relay has halted`
+      },
       appended: (place, records, by) => this.#guard(() => this.#ledger.appended(place, records, by.name)),
     }
     this.#replica = this.#newReplica('replica', 'earliest')
@@ -510,8 +515,9 @@ class World {
 
   /** a partition that a replica has not applied to its end, and is not halted in */
   #behind(): string | null {
-    // what was lost was told, by whoever met it first
-    const lossy = this.#harm.has('queue')
+    // what was lost is told by whoever meets it first: with the next event, or by the next session
+    const told = this.#halts.length > 0 || !this.#judging || !this.#schedule.setup.restartedAtEnd
+    const excused = this.#harm.has('queue') && told
     for (const replica of this.#replicas()) {
       const appliers = [...this.#running.values()].flatMap((one) => (one.role === 'applier' && one.replica === replica ? [one] : []))
       if (appliers.every(({ halted }) => halted !== null)) continue
@@ -530,7 +536,7 @@ class World {
         if (log === undefined || (log.end === 0n && published === 0)) continue
         if (checkpoint?.offset == null || log.from(checkpoint.offset, 1).length > 0)
           return `${replica.name} stands at offset ${checkpoint?.offset} of ${place}, which ends at ${log.end}`
-        if (following.next < published && following.foundingUntil === null && !(lossy && this.#halts.length > 0))
+        if (following.next < published && following.foundingUntil === null && !excused)
           return `${replica.name} has applied ${following.next} events of ${place}, where ${published} were published`
       }
     }
@@ -557,6 +563,7 @@ class World {
   }
 
   #judge(): void {
+    this.#judging = true
     const relaysHalted = this.#areRelaysHalted()
     if (this.#ledger.phantoms) {
       if (this.#halts.length === 0 && this.#schedule.setup.restartedAtEnd)
@@ -567,6 +574,8 @@ class World {
     if (unpublished !== null && !relaysHalted) throw new Violation('I2', unpublished)
     const behind = this.#behind()
     if (behind !== null) throw new Violation('silent loss', behind)
+    if (this.#acknowledgedAgain !== null && !this.#halts.some((halt) => halt.startsWith('relay')))
+      throw new Violation('silent loss', this.#acknowledgedAgain)
     const unnoticed = relaysHalted ? null : this.#unnoticed()
     if (unnoticed !== null) throw new Violation('silent loss', unnoticed)
     const mustRefuse = [...this.#harm].find((harm) => harm === 'publication' || harm === 'fingerprint')
