@@ -62,10 +62,16 @@ export function startApplier(options: ApplierOptions): Applier {
   let phase: ApplierStatus['phase'] = 'starting'
   let error: Error | null = null
   let topics: readonly string[] = []
+  /** of the topics and their partition counts: a change of either means to join anew */
+  let shape = ''
   let gone: readonly PartitionStatus[] = []
   let runningSince: number | null = null
 
-  const wanted = async (): Promise<readonly string[]> => [...(await queue.topics(options.topics)).keys()].sort()
+  const wanted = async (): Promise<readonly string[]> => {
+    const found = await queue.topics(options.topics)
+    shape = shapeOf(found)
+    return [...found.keys()].sort()
+  }
 
   /**
    * Partitions that the sink has a checkpoint in and whose topic is no longer there: halted, as lanes that found their
@@ -162,11 +168,10 @@ export function startApplier(options: ApplierOptions): Applier {
 
   async function watchTopics(ended: AbortController): Promise<void> {
     const signal = AbortSignal.any([ended.signal, stopping.signal])
-    const known = topics.join('\n')
     while (!signal.aborted) {
       await clock.wait(TOPICS_INTERVAL, signal)
-      const found = signal.aborted ? known : (await wanted().catch(() => null))?.join('\n')
-      if (found !== undefined && found !== known) ended.abort()
+      const found = signal.aborted ? null : await queue.topics(options.topics).catch(() => null)
+      if (found !== null && shapeOf(found) !== shape) ended.abort()
     }
   }
 
@@ -233,6 +238,12 @@ export function startApplier(options: ApplierOptions): Applier {
     },
   }
 }
+
+const shapeOf = (topics: ReadonlyMap<string, number>): string =>
+  [...topics]
+    .map(([topic, partitions]) => `${topic} ${partitions}`)
+    .sort()
+    .join('\n')
 
 function goneError({ topic, partition, offset }: PartitionCheckpoint): MillraceError {
   return new MillraceError(

@@ -162,6 +162,14 @@ async function begin(
     state,
   })
   const keeper = createKeeper(options, plan, state, session.identity.confirmed)
+  for (const [topic, partitions] of await queue.topics([...state.topics.keys()])) {
+    const taken = state.topics.get(topic)?.length ?? partitions
+    if (partitions > taken)
+      options.log.warn(
+        { topic, partitions, taken },
+        'partitions were added: they are taken once the stream is drained (millrace drain)',
+      )
+  }
   await keeper.record()
   // the session before ours may still be the slot's owner, if we were replaced and do not know it
   for (const [key, text] of records) if (decodeState(text).session < state.session - 1) await queue.state.remove(key)
@@ -207,12 +215,8 @@ export async function findTails(
   for (const [topic, tails] of recorded) {
     const partitions = counts.get(topic)
     if (drained !== null && partitions === undefined) continue
-    const found = await findTopicTails(
-      options,
-      topic,
-      tails,
-      drained === null ? partitions : Math.min(partitions ?? 0, tails.length),
-    )
+    const found = await findTopicTails(options, topic, tails, partitions)
+    // partitions that were added are taken only where nothing is under way: keys move between partitions then
     const added = drained === null ? [] : (await options.queue.ranges(topic)).slice(tails.length)
     topics.set(topic, [...found, ...added.map(({ end }): Tail => ({ position: null, offset: end - 1n }))])
   }
@@ -230,13 +234,12 @@ async function findTopicTails(
       remedy: LOST_END,
       fields: { topic },
     })
-  if (partitions !== recorded.length)
+  if (partitions < recorded.length)
     throw new MillraceError(
       'MILLRACE_PARTITIONS_CHANGED',
-      `the topic ${topic} has ${partitions} partitions, the stream began with ${recorded.length}: keys would move to other partitions and lose their order`,
+      `the topic ${topic} has ${partitions} partitions, the stream began with ${recorded.length}: what stood in the others is gone`,
       {
-        remedy:
-          'nothing was published since, and nothing is lost: what is not confirmed waits in the slot. Counts change only after a millrace drain; without one, begin a new stream: millrace teardown --slot --publication --schema, then millrace init',
+        remedy: LOST_END,
         fields: { topic, partitions, recorded: recorded.length },
       },
     )

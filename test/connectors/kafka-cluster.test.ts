@@ -25,6 +25,15 @@ requires('own-kafka')('a Kafka of three brokers', () => {
     return topics[0]?.partitions.find(({ partitionId }) => partitionId === 0)?.leader as number
   }
 
+  /** The leader of the group's partition of the offsets topic, which goes by Java's hash of its name. */
+  const coordinatorOf = async (group: string): Promise<number> => {
+    const { topics } = await admin.fetchTopicMetadata({ topics: ['__consumer_offsets'] })
+    const partitions = topics[0]?.partitions ?? []
+    const hash = [...group].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) | 0, 0)
+    const own = (hash & 0x7fff_ffff) % partitions.length
+    return partitions.find(({ partitionId }) => partitionId === own)?.leader as number
+  }
+
   test('a publish to many leaders is acknowledged by each, in the order of its entries', async () => {
     const topic = uniqueName('many')
     await queue.createTopic(topic)
@@ -94,6 +103,27 @@ requires('own-kafka')('a Kafka of three brokers', () => {
     await eventually(() => found.at(-1) === 'after 4', { within: 20_000, what: 'the follower is at the end' })
     expect(found).toEqual(acknowledged)
     expect(assignment.signal.aborted).toBe(false)
+  })
+
+  test('a member whose coordinator dies keeps its partitions, and the next coordinator takes its reports', async () => {
+    const topic = uniqueName('coordinated')
+    const group = uniqueName('group')
+    await queue.createTopic(topic)
+    const member = await join(queue, [topic], group)
+    const held = await member.holding(6)
+    const [assignment] = held
+    const coordinator = await coordinatorOf(group)
+    await kafka.kill(coordinator)
+    await eventually(
+      async () => {
+        assignment.report(7n)
+        const [found] = await admin.fetchOffsets({ groupId: group, topics: [topic] })
+        return found?.partitions.some(({ offset }) => offset === '7')
+      },
+      { within: 40_000, what: 'the report of a member from before arrives' },
+    )
+    expect(member.held()).toEqual(held)
+    await kafka.start(coordinator)
   })
 
   test('a member whose cluster goes away gives up its partitions and says why', async () => {

@@ -267,11 +267,25 @@ requires('kafka')('Kafka', () => {
     expect((await haltOf((await relayOf(pipeline)).relay)).code).toBe('MILLRACE_QUEUE_LOST_END')
   })
 
-  test('partitions that were added', async () => {
+  test('partitions that were added are not used: keys stay where they are', async () => {
     const pipeline = await pipelineOver('kafka')
     await relayed(pipeline, 20)
     const topic = topicOfOrders(pipeline)
     await admin(pipeline, (kafka) => kafka.createPartitions({ topicPartitions: [{ topic, count: 5 }] }))
+    const { relay, queue } = await relayOf(pipeline)
+    await emit(20)
+    await eventually(() => published(relay) === 20, { within: 30_000, what: 'the stream to go on' })
+    const ends = (await queue.ranges(topic)).map(({ end }) => Number(end))
+    expect(ends.slice(3)).toEqual([0, 0])
+    expect(ends.reduce((sum, end) => sum + end, 0)).toBe(40)
+  })
+
+  test('a topic that was made again with fewer partitions', async () => {
+    const pipeline = await pipelineOver('kafka')
+    await relayed(pipeline, 20)
+    const topic = topicOfOrders(pipeline)
+    await admin(pipeline, (kafka) => kafka.deleteTopics({ topics: [topic] }))
+    await admin(pipeline, (kafka) => kafka.createTopics({ topics: [{ topic, numPartitions: 2 }], waitForLeaders: true }))
     expect((await haltOf((await relayOf(pipeline)).relay)).code).toBe('MILLRACE_PARTITIONS_CHANGED')
   })
 

@@ -92,16 +92,6 @@ export class Groups {
     })
   }
 
-  /** the members of a topic whose partition count changed are told, and must not go on */
-  partitionsAdded(topic: string): void {
-    for (const members of this.#groups.values())
-      for (const member of members)
-        if (member.topics.includes(topic))
-          member.process.reach(() =>
-            member.fail(new MillraceError('MILLRACE_PARTITIONS_CHANGED', `the topic ${topic} has more partitions than it had`)),
-          )
-  }
-
   breakConsumers(process: Process): void {
     for (const members of this.#groups.values())
       for (const member of members)

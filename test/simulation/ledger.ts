@@ -66,6 +66,8 @@ export class Ledger {
    * else it does is nobody's measure.
    */
   phantoms = false
+  /** the queue has lost records, or retention has taken some: the giver of a value may be among them */
+  lossy = false
   readonly #vanished = new Set<string>()
   #published = 0
   /** commits below it are published, and may be confirmed */
@@ -129,17 +131,25 @@ export class Ledger {
       if (this.phantoms) return
       const event = this.#byPosition.get(at)
       if (event === undefined) throw new Violation('I4', `${by} published ${at}, which nobody committed`)
-      if (event.place !== place) throw new Violation('I3', `${by} published ${at} to ${place}, and its key belongs to ${event.place}`)
-      if (record.key !== null && decoder.decode(record.key) !== event.row.key) throw new Violation('I4', `${at} has another key than was written`)
+      if (event.place !== place)
+        throw new Violation('I3', `${by} published ${at} to ${place}, and its key belongs to ${event.place}`)
+      if (record.key !== null && decoder.decode(record.key) !== event.row.key)
+        throw new Violation('I4', `${at} has another key than was written`)
       const value = record.value === null ? null : decoder.decode(record.value)
       if (!headers.has(HEADER.placeholder) && value !== event.row.payload)
         throw new Violation('I4', `${at} has another payload than was written`)
       const log = this.#partition(place)
       const prev = log.events[event.index - 1]?.position ?? null
       if ((headers.get(HEADER.prev) ?? null) !== prev)
-        throw new Violation('I3', `${by} published ${at} to ${place} as what follows ${headers.get(HEADER.prev) ?? 'nothing'}, and it follows ${prev}`)
+        throw new Violation(
+          'I3',
+          `${by} published ${at} to ${place} as what follows ${headers.get(HEADER.prev) ?? 'nothing'}, and it follows ${prev}`,
+        )
       if (event.index > log.published)
-        throw new Violation('I3', `${by} published ${at} to ${place} while ${log.events[log.published]?.position}, committed before it, is not there`)
+        throw new Violation(
+          'I3',
+          `${by} published ${at} to ${place} while ${log.events[log.published]?.position}, committed before it, is not there`,
+        )
       if (event.index === log.published) {
         log.published++
         event.published = ++this.#published
@@ -151,11 +161,21 @@ export class Ledger {
   confirmed(lsn: Lsn, intent: Lsn | null): void {
     if (this.phantoms) return
     if (intent !== null && lsn > intent)
-      throw new Violation('I1', `the slot was confirmed up to ${lsn.toString(16)}, and the intent that is durable is ${intent.toString(16)}`)
-    for (let commit = this.#commits[this.#covered]; commit !== undefined && commit.commitLsn < lsn; commit = this.#commits[this.#covered]) {
+      throw new Violation(
+        'I1',
+        `the slot was confirmed up to ${lsn.toString(16)}, and the intent that is durable is ${intent.toString(16)}`,
+      )
+    for (
+      let commit = this.#commits[this.#covered];
+      commit !== undefined && commit.commitLsn < lsn;
+      commit = this.#commits[this.#covered]
+    ) {
       const missing = commit.events.find((event) => event.index >= this.#partition(event.place).published)
       if (missing !== undefined)
-        throw new Violation('I1', `the slot was confirmed up to ${lsn.toString(16)}, and ${missing.position} has never stood in the queue`)
+        throw new Violation(
+          'I1',
+          `the slot was confirmed up to ${lsn.toString(16)}, and ${missing.position} has never stood in the queue`,
+        )
       this.#covered++
     }
   }
@@ -181,7 +201,8 @@ export class Ledger {
         throw new Violation('I4', `${replica.name} applied ${event.position} in ${place}, where it does not belong`)
       // a chain may be founded, and founded anew, only where the log had lost its beginning
       const jumps = committed.index !== following.next
-      const founds = following.foundingUntil !== null && (following.first === null || (offsetBefore ?? 0n) < following.foundingUntil)
+      const founds =
+        following.foundingUntil !== null && (following.first === null || (offsetBefore ?? 0n) < following.foundingUntil)
       if (jumps && !(founds && committed.index > following.next))
         throw new Violation(
           committed.index < following.next ? 'I6' : 'I3',
@@ -192,25 +213,36 @@ export class Ledger {
       const reason = parked.get(event.position)
       if (reason !== undefined) {
         if (reason !== null && !isUnfit(committed, reason.code) && !this.overtook(replica, committed, reason.code))
-          throw new Violation('false park', `${replica.name} parked ${event.position} in ${place}, which it could have applied: ${reason.code}`)
+          throw new Violation(
+            'false park',
+            `${replica.name} parked ${event.position} in ${place}, which it could have applied: ${reason.code}`,
+          )
         following.parked.add(committed.index)
       } else {
         const order = orderOfRow(committed.row)
-        const overtaken = [...following.parked].find((index) => orderOfRow((this.#partition(place).events[index] as Committed).row) === order)
-        if (overtaken !== undefined) throw new Violation('I6', `${replica.name} applied ${event.position} although its key is parked`)
+        const overtaken = [...following.parked].find(
+          (index) => orderOfRow((this.#partition(place).events[index] as Committed).row) === order,
+        )
+        if (overtaken !== undefined)
+          throw new Violation('I6', `${replica.name} applied ${event.position} although its key is parked`)
         following.applied.add(committed.index)
       }
     }
     const to = batch.moves.find(({ source }) => source === SOURCE)?.to
     if (to !== ours.at(-1)?.position)
-      throw new Violation('I6', `${replica.name} moved its checkpoint in ${place} to ${to}, and the last event it took is ${ours.at(-1)?.position}`)
+      throw new Violation(
+        'I6',
+        `${replica.name} moved its checkpoint in ${place} to ${to}, and the last event it took is ${ours.at(-1)?.position}`,
+      )
   }
 
   /** the first `count` parked events of the order were applied by a person */
   redriven(replica: Replica, order: string, count: number): void {
     for (const [place, following] of this.#followed.get(replica) ?? []) {
       const { events } = this.#partition(place)
-      const waiting = [...following.parked].filter((index) => `${SOURCE}/${orderOfRow((events[index] as Committed).row)}` === order)
+      const waiting = [...following.parked].filter(
+        (index) => `${SOURCE}/${orderOfRow((events[index] as Committed).row)}` === order,
+      )
       for (const index of waiting.slice(0, count)) {
         following.parked.delete(index)
         following.applied.add(index)
@@ -221,7 +253,14 @@ export class Ledger {
   following(replica: Replica, place: string): Following {
     const of = this.#followed.get(replica) ?? new Map<string, Following>()
     this.#followed.set(replica, of)
-    const following = of.get(place) ?? { next: 0, foundingUntil: null, first: null, before: 0, applied: new Set(), parked: new Set() }
+    const following = of.get(place) ?? {
+      next: 0,
+      foundingUntil: null,
+      first: null,
+      before: 0,
+      applied: new Set(),
+      parked: new Set(),
+    }
     of.set(place, following)
     return following
   }
@@ -250,11 +289,13 @@ export class Ledger {
    */
   overtook(replica: Replica, event: Committed, code: string): boolean {
     if (code !== 'MILLRACE_EVENT_CONFLICT') return false
+    if (this.lossy) return true
     const [handle] = handlesOf(event.row.payload)
     for (const row of replica.rows.values())
       if (row.position > event.position && handlesOf(row.value).some((other) => other === handle)) return true
     for (const { events } of this.partitions.values())
-      if (events.some((other) => other.position < event.position && (other.published === 0 || other.published > event.published))) return true
+      if (events.some((other) => other.position < event.position && (other.published === 0 || other.published > event.published)))
+        return true
     return false
   }
 
@@ -287,7 +328,8 @@ export class Ledger {
       }
     }
     for (const key of replica.rows.keys())
-      if (key.startsWith(`${SOURCE}/`) && !this.#state.has(key)) throw new Violation('I4', `${replica.name} has a row ${key} that nobody wrote`)
+      if (key.startsWith(`${SOURCE}/`) && !this.#state.has(key))
+        throw new Violation('I4', `${replica.name} has a row ${key} that nobody wrote`)
   }
 
   #partition(place: string): Partition {

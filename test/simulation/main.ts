@@ -39,7 +39,8 @@ async function main(): Promise<number> {
     return replay(Number(values.seed), steps, values.keep?.split(',').map(Number))
   const seed = Number(values.seed ?? Date.now() % 1_000_000_000)
   const count = values.schedules === undefined ? Number.POSITIVE_INFINITY : Number(values.schedules)
-  const seconds = values.schedules === undefined || values.seconds !== undefined ? Number(values.seconds ?? 60) : Number.POSITIVE_INFINITY
+  const seconds =
+    values.schedules === undefined || values.seconds !== undefined ? Number(values.seconds ?? 60) : Number.POSITIVE_INFINITY
   const workers = Math.max(1, Number(values.workers ?? 2))
   return search({ first: seed, stride: workers, count, seconds, steps, untilBroken: values.first })
 }
@@ -81,7 +82,8 @@ async function search(whole: Campaign): Promise<number> {
       })
     }),
   )
-  const sum = (of: (summary: (typeof results)[number]) => number): number => results.reduce((total, summary) => total + of(summary), 0)
+  const sum = (of: (summary: (typeof results)[number]) => number): number =>
+    results.reduce((total, summary) => total + of(summary), 0)
   const schedules = sum((summary) => summary.schedules)
   const took = (performance.now() - began) / 1_000
   console.log(

@@ -126,8 +126,9 @@ export class Postgres {
     this.timeline = ++this.#timelines
     this.insertLsn = end
     if (this.slot !== null) {
-      const confirmed = this.slot.persisted < end ? this.slot.persisted : end
-      this.slot = { confirmed, persisted: confirmed }
+      let synced = this.slot.persisted
+      if (synced > end) synced = end
+      this.slot = { confirmed: synced, persisted: synced }
     }
     return lost
   }

@@ -45,7 +45,12 @@ export class Replica {
   readonly #network: Network
   readonly #applied: (applied: Applied) => void
 
-  constructor(name: string, { parks, startsLate }: Pick<Replica, 'parks' | 'startsLate'>, network: Network, applied: (applied: Applied) => void) {
+  constructor(
+    name: string,
+    { parks, startsLate }: Pick<Replica, 'parks' | 'startsLate'>,
+    network: Network,
+    applied: (applied: Applied) => void,
+  ) {
     this.name = name
     this.parks = parks
     this.startsLate = startsLate
@@ -103,8 +108,7 @@ export class Replica {
     if (row.offset !== null && batch.offset < row.offset) throw fenced(place)
     for (const { source, from } of batch.moves) if ((row.positions.get(source) ?? null) !== from) throw fenced(place)
 
-    for (const event of batch.events)
-      if (row.parked.has(orderOf(event))) throw parkedChanged(place)
+    for (const event of batch.events) if (row.parked.has(orderOf(event))) throw parkedChanged(place)
     const parked = new Map(row.parked)
     for (const waiting of batch.parked) {
       const order = orderOf(waiting.event)

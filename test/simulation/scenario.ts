@@ -1,11 +1,15 @@
 import type { Dice } from './dice.ts'
-import { AGGREGATES, type Action, topicFor } from './schedule.ts'
+import { type Action, AGGREGATES, topicFor } from './schedule.ts'
 
 /** A few steps that belong together, each so many ms after the one before it. */
 export type Scenario = readonly (readonly [afterMs: number, action: Action])[]
 
 /** What chance alone puts together too seldom: each is the one way to a loss that some rule of the protocol is there for. */
-export function drawScenario(dice: Dice, partitions: number, transaction: () => Action): { readonly last: boolean; readonly steps: Scenario } {
+export function drawScenario(
+  dice: Dice,
+  partitions: number,
+  transaction: () => Action,
+): { readonly last: boolean; readonly steps: Scenario } {
   const topic = topicFor(dice.pick(AGGREGATES, 'scenario'))
   const partition = dice.below(partitions, 'scenario')
   const everywhere = (then: (topic: string, partition: number) => Action): Scenario =>
@@ -56,7 +60,10 @@ export function drawScenario(dice: Dice, partitions: number, transaction: () => 
     () => ({
       last: false,
       steps: [
-        [0, { kind: 'mishap', mishap: { to: 'queue', op: 'state write', from: null, delay: 5_500, happens: true, answer: 'none' } }],
+        [
+          0,
+          { kind: 'mishap', mishap: { to: 'queue', op: 'state write', from: null, delay: 5_500, happens: true, answer: 'none' } },
+        ],
         [0, { kind: 'stream breaks' }],
         [2_500, transaction()],
         [1_500, transaction()],

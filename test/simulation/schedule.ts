@@ -263,7 +263,14 @@ function faultsOf(dice: Dice, setup: Setup): () => Action {
     [2, () => ({ kind: 'postgres checkpoint' })],
     [3, () => ({ kind: 'postgres crash', ms: between(20, 2_000) })],
     [1, () => ({ kind: 'postgres restart', ms: between(20, 2_000) })],
-    [2, () => ({ kind: 'promotion', lagging: dice.chance(0.7, 'in sync') ? 0 : 1 + dice.below(3, 'lagging'), ms: between(20, 2_000) })],
+    [
+      2,
+      () => ({
+        kind: 'promotion',
+        lagging: dice.chance(0.7, 'in sync') ? 0 : 1 + dice.below(3, 'lagging'),
+        ms: between(20, 2_000),
+      }),
+    ],
     [4, () => ({ kind: 'rebalance', grudgingMs: dice.chance(0.5, 'grudging') ? between(100, 6_000) : 0 })],
     [1, () => ({ kind: 'consumers break', process: applier() })],
     [1, () => ({ kind: 'stale answers', ms: between(100, 1_500) })],

@@ -17,9 +17,12 @@ describe('the simulation', () => {
   test('fresh seeds keep every promise', { timeout: (FRESH + 60) * 1_000 }, async () => {
     const first = Date.now() % 1_000_000_000
     const reports: string[] = []
-    const { schedules } = await campaign({ first, stride: 1, count: 1_000_000, seconds: FRESH, steps: STEPS, untilBroken: false }, (found) => {
-      if (found.kind === 'failure') reports.push(found.report)
-    })
+    const { schedules } = await campaign(
+      { first, stride: 1, count: 1_000_000, seconds: FRESH, steps: STEPS, untilBroken: false },
+      (found) => {
+        if (found.kind === 'failure') reports.push(found.report)
+      },
+    )
     console.log(`simulated ${schedules} schedules, seeds from ${first} on`)
     expect(reports.join('\n')).toBe('')
     expect(schedules).toBeGreaterThan(10)
@@ -46,7 +49,10 @@ describe('the simulation', () => {
     const forbidden = (): never => {
       throw new Error('the simulated path must not ask for this')
     }
-    globalThis.Date = new Proxy(real.Date, { construct: forbidden, get: (of, key) => (key === 'now' ? forbidden : Reflect.get(of, key)) })
+    globalThis.Date = new Proxy(real.Date, {
+      construct: forbidden,
+      get: (of, key) => (key === 'now' ? forbidden : Reflect.get(of, key)),
+    })
     globalThis.setTimeout = forbidden as never
     Math.random = forbidden
     for (const schedule of schedules) expect((await simulate(schedule)).violation).toBeNull()

@@ -1,8 +1,8 @@
+import { codeOf, MillraceError } from '../../src/core/errors.ts'
 import type { Position } from '../../src/core/position.ts'
 import { position } from '../../src/core/position.ts'
 import { toRecord } from '../../src/core/record.ts'
 import { latestState } from '../../src/core/relay-state.ts'
-import { codeOf, MillraceError } from '../../src/core/errors.ts'
 import { type Applier, startApplier } from '../../src/pipeline/applier.ts'
 import { initRelayState } from '../../src/pipeline/init-state.ts'
 import type { PartitionStatus } from '../../src/pipeline/lane-follower.ts'
@@ -16,7 +16,7 @@ import { Postgres, SOURCE, utf8 } from './postgres.ts'
 import { type LogLine, Process } from './process.ts'
 import { type QueueServers, simulatedQueue } from './queue.ts'
 import { Replica } from './replica.ts'
-import { type Action, AGGREGATES, type ApplierName, type ProcessName, type RelayName, type Schedule, TOPIC_TEMPLATE, topicFor } from './schedule.ts'
+import { type Action, AGGREGATES, type ProcessName, type RelayName, type Schedule, TOPIC_TEMPLATE, topicFor } from './schedule.ts'
 import { Scheduler } from './scheduler.ts'
 import { describeAction } from './story.ts'
 
@@ -40,6 +40,7 @@ const HEALED_WITHIN = 120_000
 const NOTICED_WITHIN = 80_000
 const RESTARTED_WITHIN = 20_000
 
+// One file and over 400 lines, because it is the table of what each step does beside what each verdict takes of it.
 /** Runs a schedule from its first step to the verdict. */
 export async function simulate(schedule: Schedule, options: { readonly trace?: boolean } = {}): Promise<Outcome> {
   const world = new World(schedule, options.trace === true)
@@ -49,7 +50,13 @@ export async function simulate(schedule: Schedule, options: { readonly trace?: b
 
 type Running =
   | { readonly role: 'relay'; readonly process: Process; readonly relay: Relay; halted: string | null }
-  | { readonly role: 'applier'; readonly process: Process; readonly applier: Applier; readonly replica: Replica; halted: string | null }
+  | {
+      readonly role: 'applier'
+      readonly process: Process
+      readonly applier: Applier
+      readonly replica: Replica
+      halted: string | null
+    }
 
 class World {
   readonly #schedule: Schedule
@@ -347,6 +354,7 @@ class World {
         const kept = action.keep === 0 ? undefined : log.records.at(-action.keep)
         log.trim(action.keep === 0 ? log.end : (kept?.offset ?? log.start))
         this.#harm.add('retention')
+        this.#ledger.lossy = true
         return
       }
       case 'slot dropped':
@@ -377,6 +385,7 @@ class World {
         if (log === undefined || from === undefined) return
         log.truncate(from.offset)
         this.#harm.add('queue')
+        this.#ledger.lossy = true
         return
       }
       case 'topic recreated':
@@ -384,17 +393,21 @@ class World {
         const topic = this.#broker.delete(action.topic)
         if (topic === undefined) return
         this.#harm.add('queue')
+        this.#ledger.lossy = true
         if (action.kind === 'topic recreated') this.#broker.create(action.topic)
         return
       }
       case 'sabotage':
-        this.#postgres.commit([{ aggregate: 'order', key: 'o1', type: 'OrderPut', payload: '{}', headers: null, orderingKey: null }], true)
+        this.#postgres.commit(
+          [{ aggregate: 'order', key: 'o1', type: 'OrderPut', payload: '{}', headers: null, orderingKey: null }],
+          true,
+        )
         return
       case 'partitions added':
         // before the relay knows the topic, any number is as good
         if (latestState(this.#broker.state)?.topics.has(action.topic) && this.#broker.addPartition(action.topic)) {
           this.#harm.add('partitions')
-          this.#groups.partitionsAdded(action.topic)
+          this.#groups.rebalance()
         }
     }
   }
@@ -435,7 +448,9 @@ class World {
       replica.mended = true
       const redriven = replica.redrive()
       if (redriven === null) continue
-      this.#scheduler.say(`${replica.name}: ${redriven.applied} parked events of ${redriven.order} were applied, ${redriven.remaining} remain`)
+      this.#scheduler.say(
+        `${replica.name}: ${redriven.applied} parked events of ${redriven.order} were applied, ${redriven.remaining} remain`,
+      )
       this.#ledger.redriven(replica, redriven.order, redriven.applied)
     }
   }
@@ -457,7 +472,10 @@ class World {
     const { message } = error as Error
     this.#scheduler.say(`${who} HALTS: ${code}: ${message}`)
     if (this.#deserves(who, error, code, place)) this.#halts.push(`${who}: ${code}`)
-    else this.#fail(new Violation(`false halt ${code}`, `${who} halted and nothing had happened that deserves it: ${code}: ${message}`))
+    else
+      this.#fail(
+        new Violation(`false halt ${code}`, `${who} halted and nothing had happened that deserves it: ${code}: ${message}`),
+      )
   }
 
   #deserves(who: string, error: unknown, code: string, place: string | undefined): boolean {
@@ -519,10 +537,14 @@ class World {
     const told = this.#halts.length > 0 || !this.#judging || !this.#schedule.setup.restartedAtEnd
     const excused = this.#harm.has('queue') && told
     for (const replica of this.#replicas()) {
-      const appliers = [...this.#running.values()].flatMap((one) => (one.role === 'applier' && one.replica === replica ? [one] : []))
+      const appliers = [...this.#running.values()].flatMap((one) =>
+        one.role === 'applier' && one.replica === replica ? [one] : [],
+      )
       if (appliers.every(({ halted }) => halted !== null)) continue
       const lanes = appliers.flatMap(({ applier, process }) => (process.alive ? applier.status().partitions : []))
-      const halted = new Set(lanes.filter(({ phase }) => phase === 'halted').map(({ topic, partition }) => `${topic}/${partition}`))
+      const halted = new Set(
+        lanes.filter(({ phase }) => phase === 'halted').map(({ topic, partition }) => `${topic}/${partition}`),
+      )
       // it waits for what a halted partition may yet give up
       const waits = ({ phase, error }: PartitionStatus): boolean =>
         phase === 'waiting' && halted.size > 0 && codeOf(error) === 'MILLRACE_EVENT_CONFLICT'
@@ -553,7 +575,8 @@ class World {
         const log = this.#broker.log(topic, partition)
         const place = `${topic}/${partition}`
         if (log === undefined) return `the topic of ${place} is gone, and a relay goes on`
-        if (log.end <= tail.offset) return `${place} ends at ${log.end}, offset ${tail.offset} was acknowledged, and a relay goes on`
+        if (log.end <= tail.offset)
+          return `${place} ends at ${log.end}, offset ${tail.offset} was acknowledged, and a relay goes on`
         if (!this.#schedule.setup.restartedAtEnd || tail.position === null || log.start > tail.offset) continue
         const [record] = log.from(tail.offset, 1)
         if (record?.offset !== tail.offset || !this.#ledger.isOf(record, tail.position))

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { MillraceError } from '../../../src/core/errors.ts'
+import { codeOf, MillraceError } from '../../../src/core/errors.ts'
 import type { TopicPartition } from '../../../src/core/queue.ts'
 import type { Cluster, Topics } from './cluster.ts'
 import { answered, topicMissing } from './failure.ts'
@@ -74,22 +74,38 @@ export class Membership {
     }
   }
 
-  /** Beats until the group rebalances. @throws when the coordinator cannot be reached or refuses us */
+  /**
+   * Beats until the group rebalances. The group counts beats, not connections: one that has no answer, or meets a
+   * coordinator that is no longer it, is followed by the next, at whoever it is by then, as long as our session may last.
+   * @throws when the coordinator cannot be reached or refuses us
+   */
   async untilRebalance(): Promise<void> {
     const { signal } = this.#options
+    let answeredAt = performance.now()
+    const mayLast = (): boolean => performance.now() - answeredAt < SESSION_TIMEOUT
     while (!signal.aborted) {
       await sleep(HEARTBEAT_INTERVAL, undefined, { signal }).catch(() => {})
       if (signal.aborted) return
-      const { errorCode } = await this.#ask<Coordinated>('Heartbeat', {
-        groupId: this.#options.group,
-        groupGenerationId: this.#generationId,
-        memberId: this.#memberId,
+      const errorCode = await this.#beat().catch((error: unknown) => {
+        if (codeOf(error) !== 'MILLRACE_QUEUE_UNREACHABLE' || !mayLast()) throw error
+        return null
       })
-      if (errorCode === ERROR.NONE) continue
+      if (errorCode === ERROR.NONE) answeredAt = performance.now()
+      if (errorCode === ERROR.NONE || errorCode === null) continue
       this.#note(errorCode)
+      if (COORDINATOR_MOVED.has(errorCode) && mayLast()) continue
       if (REJOIN.has(errorCode) || COORDINATOR_MOVED.has(errorCode)) return
       throw this.#refused(errorCode, 'to a heartbeat')
     }
+  }
+
+  async #beat(): Promise<number> {
+    const { errorCode } = await this.#ask<Coordinated>('Heartbeat', {
+      groupId: this.#options.group,
+      groupGenerationId: this.#generationId,
+      memberId: this.#memberId,
+    })
+    return errorCode
   }
 
   /** Tells the group where we are, for lag displays. */
@@ -110,9 +126,9 @@ export class Membership {
     })
   }
 
-  /** Leaves at once, so that the others need not wait for our session to end. */
+  /** Leaves at once, over a new connection if need be, so that the others need not wait for our session to end. */
   async leave(): Promise<void> {
-    if (this.#memberId === '' || !this.#coordinator) return
+    if (this.#memberId === '') return
     await this.#ask('LeaveGroup', { groupId: this.#options.group, memberId: this.#memberId })
     this.#memberId = ''
   }
@@ -258,7 +274,7 @@ export function divide(
 /**
  * The partitions of the topics, as they are now.
  * @throws MILLRACE_QUEUE_NOT_READY when one does not exist
- * @throws MILLRACE_PARTITIONS_CHANGED when one has another number of them than before
+ * @throws MILLRACE_PARTITIONS_CHANGED when one has fewer of them than before: it was made anew
  */
 export async function pinned(cluster: Cluster, topics: readonly string[], before: Topics | null): Promise<Topics> {
   const found = await cluster.metadata(topics)
@@ -266,10 +282,10 @@ export async function pinned(cluster: Cluster, topics: readonly string[], before
     const now = found.get(topic)?.length
     const then = before?.get(topic)?.length
     if (now === undefined) throw topicMissing(topic)
-    if (then !== undefined && now !== then)
+    if (then !== undefined && now < then)
       throw new MillraceError('MILLRACE_PARTITIONS_CHANGED', `the topic ${topic} has ${now} partitions, and had ${then}`, {
         fields: { topic, now, before: then },
-        remedy: 'keys would move between partitions: drain the pipeline first, then start it again',
+        remedy: 'what stood in the others is gone: find out who deleted the topic and made it again',
       })
   }
   return found

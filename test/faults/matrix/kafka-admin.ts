@@ -1,4 +1,5 @@
 import kafkajs, { type Admin } from 'kafkajs'
+import { eventually } from '../../support/eventually.ts'
 import { topicOfOrders } from '../parts.ts'
 import type { Trial } from './trial.ts'
 
@@ -23,6 +24,18 @@ export const deleteTopic = (trial: Trial): Promise<unknown> =>
 export const createTopic = (trial: Trial): Promise<unknown> =>
   withAdmin(trial, (admin) =>
     admin.createTopics({ topics: [{ topic: topicOfOrders(trial.pipeline), numPartitions: 3 }], waitForLeaders: true }),
+  )
+
+/** Until every replica is in sync, of all topics there are: the next broker may die. */
+export const allInSync = (trial: Trial): Promise<unknown> =>
+  withAdmin(trial, (admin) =>
+    eventually(
+      async () => {
+        const { topics } = await admin.fetchTopicMetadata()
+        return topics.every(({ partitions }) => partitions.every(({ isr, replicas }) => isr.length === replicas.length))
+      },
+      { within: 60_000, what: 'all replicas to be in sync' },
+    ),
   )
 
 /** As retention does: all that stands in the topic now is gone, its offsets stay. */

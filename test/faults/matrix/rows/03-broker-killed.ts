@@ -1,3 +1,4 @@
+import { allInSync } from '../kafka-admin.ts'
 import { defineRow, over } from '../row.ts'
 
 export const brokerKilled = defineRow({
@@ -36,6 +37,8 @@ export const leaderKilled = defineRow({
     for (let left = ctx.times(1, 4); left > 0; left--) {
       const node = 1 + ctx.pick(3)
       await trial.transactions(20 + ctx.pick(100))
+      // or it may be the last one that has what was acknowledged, and nothing can go on without it
+      await allInSync(trial)
       await cluster?.kill(node)
       ctx.injected()
       await trial.applied()
