@@ -64,18 +64,19 @@ test('its config, commands, SQL and TypeScript lead from an event to a row', asy
   )
   const env = { DATABASE_URL: source.url, WAREHOUSE_URL: warehouse.url }
 
-  const commands = [...readme.matchAll(/^npx millrace (\w+)/gm)].map(([, command]) => command as string)
-  expect(commands).toEqual(['check', 'init', 'run', 'status'])
+  const commands = [...readme.matchAll(/^npx millrace ([^#\n]+)/gm)].map(([, command]) => (command as string).trim())
+  expect(commands).toEqual(['check', 'init', 'run', 'status', 'parked list warehouse', 'resume', 'drain'])
   const codes: Record<string, number | null> = {}
+  const whileStopped = commands.splice(5)
   for (const command of commands) {
-    const program = millrace([command], { cwd: folder, env })
+    const program = millrace(command.split(' '), { cwd: folder, env })
     if (command === 'run') {
       running = program
       await program.said(/relay session began/)
     } else codes[command] = (await program.finished).code
   }
   // before init a check finds what init makes
-  expect(codes).toEqual({ check: 3, init: 0, status: 0 })
+  expect(codes).toEqual({ check: 3, init: 0, status: 0, 'parked list warehouse': 0 })
 
   await source.query(blocks('sql')[0] as string)
   await eventually(
@@ -115,4 +116,6 @@ await db.destroy()
   )
   running?.signal('SIGTERM')
   expect((await running?.finished)?.code).toBe(0)
+  for (const command of whileStopped)
+    expect((await millrace(command.split(' '), { cwd: folder, env }).finished).code, command).toBe(0)
 })

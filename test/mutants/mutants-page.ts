@@ -21,7 +21,8 @@ export function mutantsPage(
 
 A test suite is worth what it catches. \`npm run mutants\` plants each of these bugs, one at a time, in a copy of the working tree, and fails
 unless the test that is named for it, green without the bug, fails for it: by an assertion, not because the program broke. What is shipped
-knows nothing of them: they are data in \`test/mutants/planted\`.
+knows nothing of them: they are data in \`test/mutants/planted\`. A schedule of the simulation counts only if it keeps every promise without the
+bug. (i) to (iv) are the checks by which a relay notices that its queue has lost what it had acknowledged.
 
 **${caught} of ${judged.length} were caught, ${simulated} of them by the simulation alone**, on ${began.toISOString().slice(0, 10)} in ${seconds} seconds on ${cpus().length} cores.
 

@@ -24,6 +24,18 @@ test('start: latest holds its place from the beginning: a restart before the fir
   await rig.rowsAre(['while-away=x'])
 })
 
+test('a start that is changed before the first event leaves the place as it is', async () => {
+  const stream = eventStream()
+  await rig.publish(0, [stream.next(put('before', 'x'))])
+  const sink = await rig.sink()
+  const first = rig.applier(sink, { start: 'latest' })
+  await inPhase(first, 0, 'following')
+  await first.stop()
+  await rig.publish(0, [stream.next(put('after', 'x'))])
+  rig.applier(sink, { start: 'earliest' })
+  await rig.rowsAre(['after=x'])
+})
+
 test('start: latest founds its chain with its first event, and a gap after that is a gap', async () => {
   const stream = eventStream()
   await rig.publish(0, [stream.next(put('before', 'x'))])

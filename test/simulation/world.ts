@@ -405,10 +405,8 @@ class World {
         return
       case 'partitions added':
         // before the relay knows the topic, any number is as good
-        if (latestState(this.#broker.state)?.topics.has(action.topic) && this.#broker.addPartition(action.topic)) {
-          this.#harm.add('partitions')
+        if (latestState(this.#broker.state)?.topics.has(action.topic) && this.#broker.addPartition(action.topic))
           this.#groups.rebalance()
-        }
     }
   }
 
@@ -633,12 +631,10 @@ const RELAY_HALTS: Readonly<Record<string, readonly string[]>> = {
   MILLRACE_PUBLICATION_MISSING: ['publication'],
   MILLRACE_SOURCE_CHANGED: ['timeline'],
   MILLRACE_FINGERPRINT_CHANGED: ['fingerprint'],
-  MILLRACE_PARTITIONS_CHANGED: ['partitions'],
 }
 const APPLIER_HALTS: Readonly<Record<string, readonly string[]>> = {
   MILLRACE_GAP: ['queue'],
   MILLRACE_QUEUE_OFFSET_GONE: ['queue', 'retention'],
   MILLRACE_QUEUE_NOT_READY: ['queue'],
-  MILLRACE_PARTITIONS_CHANGED: ['partitions'],
   MILLRACE_EVENT_CONFLICT: ['queue', 'retention'],
 }

@@ -66,7 +66,6 @@ export async function startPostgresPair(options: {
         hot_standby_feedback: 'on',
         wal_receiver_status_interval: '1s',
         wal_retrieve_retry_interval: '200ms',
-        ...(version >= 17 && { sync_replication_slots: 'on' }),
         ...options.settings,
       },
       async data(folder) {
@@ -87,8 +86,11 @@ export async function startPostgresPair(options: {
       wal,
       address,
       url: (database = 'postgres') => `postgres://postgres@${address.address}/${database}`,
-      followed: (slot) =>
-        eventually(
+      async followed(slot) {
+        // begun before there is a slot it sleeps longer and longer, up to 30 s
+        await queryOf(standby.url(), "alter system set sync_replication_slots = 'on'")
+        await queryOf(standby.url(), 'select pg_reload_conf()')
+        await eventually(
           async () => {
             // the slot must get beyond what the standby has reserved for it, which a running relay's does in time
             await queryOf(primary.url(), 'select pg_log_standby_snapshot()')
@@ -98,8 +100,9 @@ export async function startPostgresPair(options: {
             )
             return rows.length > 0
           },
-          { within: 120_000, what: `the slot ${slot} to follow to the standby` },
-        ).then(() => {}),
+          { within: 60_000, what: `the slot ${slot} to follow to the standby` },
+        )
+      },
       async inSync() {
         const { rows } = await queryOf(primary.url(), 'select pg_current_wal_lsn()::text as lsn')
         await eventually(

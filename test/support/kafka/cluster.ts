@@ -73,8 +73,9 @@ export function serverProperties(id: number, nodes: readonly NodeAddresses[], da
     'share.coordinator.state.topic.replication.factor': replicas,
     'share.coordinator.state.topic.min.isr': inSync,
     'group.initial.rebalance.delay.ms': '0',
-    // a killed node gives up its leaderships in 3 s instead of 9, and may come back as soon
-    'broker.session.timeout.ms': '3000',
+    // a killed node gives up its leaderships sooner than after 9 s, and may come back as soon; of three, one that is alive
+    // and has to wait for a CPU is not to lose them (3 s were seen to be too little)
+    'broker.session.timeout.ms': nodes.length > 1 ? '6000' : '3000',
     'broker.heartbeat.interval.ms': '500',
     'num.network.threads': '2',
     'num.io.threads': '4',
