@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { type Epoch, epochsUpon, lastEpoch, nextEpoch, type ServerIdentity, sharedUpTo } from '../core/epoch.ts'
+import { type Epoch, epochsUpon, lastEpoch, nextEpoch, relayedUpTo, type ServerIdentity, sharedUpTo } from '../core/epoch.ts'
 import { MillraceError } from '../core/errors.ts'
 import type { Lsn } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
@@ -95,8 +95,7 @@ export async function beginEpoch(
     const start = kept ?? (slot as NewSlot).start
     const server = await source.identify()
     const pending = pendingGap(known.state)
-    // a slot that stayed may send again what was relayed, which keeps its epoch
-    const epochs = epochsOf(known, server, kept !== null && kept < known.state.intent ? known.state.intent : start)
+    const epochs = epochsOf(known, server, kept === null ? start : beyondRelayed(known, kept))
     const { epoch } = lastEpoch(epochs)
     const gap: Gap | null =
       way === 'drained'
@@ -227,6 +226,13 @@ async function keptSlot({ slot, publication }: Catalog, known: Known, source: Po
 function epochsOf({ state, topics }: Known, server: ServerIdentity, from: Lsn): readonly Epoch[] {
   const epochs = epochsUpon(state.epochs, server, topics)
   return epochs.length > state.epochs.length ? epochs : [...epochs, nextEpoch(epochs, server, from)]
+}
+
+/** A slot that stayed may send again what was relayed, recorded as such or not: that keeps its epoch, and is told by its position. */
+function beyondRelayed({ state, topics }: Known, kept: Lsn): Lsn {
+  const recorded = kept > state.intent ? kept : state.intent
+  const relayed = relayedUpTo(lastEpoch(state.epochs), topics)
+  return relayed !== null && relayed >= recorded ? relayed + 1n : recorded
 }
 
 /** what moves keys to other topics or partitions is not to be changed on the way */

@@ -30,7 +30,7 @@ requires('own-kafka')('a Kafka of three brokers', () => {
     const { topics } = await admin.fetchTopicMetadata({ topics: ['__consumer_offsets'] })
     const partitions = topics[0]?.partitions ?? []
     const hash = [...group].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) | 0, 0)
-    const own = (hash & 0x7fff_ffff) % partitions.length
+    const own = Math.abs(hash) % partitions.length
     return partitions.find(({ partitionId }) => partitionId === own)?.leader as number
   }
 

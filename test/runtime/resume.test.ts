@@ -117,6 +117,23 @@ function waysOn(create: () => Promise<TestDatabase>, queue: 'local' | 'kafka'): 
     expect(await stream.judge()).toEqual(CLEAN)
   })
 
+  test('a slot that was advanced to before the end of what is published sends the rest again, which is not published twice', async () => {
+    await stream.write(3)
+    const [here] = await stream.query('select pg_current_wal_insert_lsn()::text as lsn')
+    await stream.write(7)
+    const failpoint = (name: string): void => {
+      if (name === 'acked') throw new Error('ended before anything of it was recorded')
+    }
+    const relay = await stream.pipeline({}, { failpoint }).run({ relay: true, sinks: [] })
+    await expect(relay.done).rejects.toThrow('ended before')
+    await relay.stop()
+    await stream.query('select pg_replication_slot_advance($1, $2::pg_lsn)', [stream.made, here?.lsn])
+    expect((await stream.pipeline().resume({ way: 'accept-gap' })).resumed).toMatchObject({ made: [], epoch: 2 })
+    await stream.write(5)
+    await stream.flow()
+    expect(await stream.judge()).toEqual(CLEAN)
+  })
+
   test('a publication that was made again loses nothing to a refill', async () => {
     await stream.write(5)
     await remakePublication()

@@ -1,3 +1,4 @@
+import { ended } from '../ended.ts'
 import { explains } from '../halt.ts'
 import { defineRow, over } from '../row.ts'
 
@@ -81,11 +82,3 @@ export const drained = defineRow({
     await ended('run', program)
   },
 })
-
-async function ended(
-  command: string,
-  program: { readonly finished: Promise<{ code: number | null; stderr: string }> },
-): Promise<void> {
-  const { code, stderr } = await program.finished
-  if (code !== 0) throw new Error(`millrace ${command} ended with ${code}:\n${stderr.slice(-4_000)}`)
-}
