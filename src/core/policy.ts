@@ -26,7 +26,7 @@ export const RULES: Readonly<Record<ErrorCode, Rule>> = {
     'The config cannot be read, or a setting in it is not what was expected.',
     'Mend the setting at the path that the message names; `millrace config` prints what is understood.',
   ),
-  MILLRACE_USAGE: rule('refuse', 'A command or a call was given what it does not take.', 'See `millrace help <command>`.'),
+  MILLRACE_USAGE: rule('refuse', 'A command or a call was given what it does not take.', 'See `millrace <command> --help`.'),
   MILLRACE_NOT_A_TRANSACTION: rule(
     'refuse',
     'An event was to be emitted through a pool, or outside a transaction: it could commit without the data it tells of.',
@@ -154,8 +154,8 @@ export const RULES: Readonly<Record<ErrorCode, Rule>> = {
   ),
   MILLRACE_PARTITIONS_CHANGED: rule(
     'halt',
-    "A topic's partition count changed: keys would move to other partitions and lose their order.",
-    'Counts change only when the stream is drained: `millrace drain`.',
+    'A topic has fewer partitions than the stream publishes to: it was deleted and made again, and what stood in the others is gone.',
+    'Find out who made it again. Partitions that were added halt nobody: they are used from the next `millrace drain` on.',
   ),
   MILLRACE_PUBLISH_UNKNOWN: rule(
     'retry',

@@ -119,7 +119,11 @@ async function eachMissing(
   take: (row: Omit<Change, 'position'>) => Promise<void>,
 ): Promise<Pick<Refilled, 'ambiguous' | 'ambiguousIds'>> {
   const horizons = new Map<string, readonly number[]>()
-  for (const [topic, tails] of state.topics) horizons.set(topic, await tellKnown(queue, topic, tails, state.source, rows))
+  for (const [topic, tails] of state.topics) {
+    const all = await tellKnown(queue, topic, tails, state.source, rows)
+    // keys stand where the stream's own count puts them, whatever was added to the topic
+    horizons.set(topic, all.slice(0, tails.length))
+  }
   const ambiguousIds: string[] = []
   let ambiguous = 0
   for await (const batch of rows.left())

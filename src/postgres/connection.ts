@@ -6,6 +6,8 @@ import type { SourceSettings } from './options.ts'
 /** how long a connect may take (ms) */
 const CONNECT_TIMEOUT = 10_000
 const KEEPALIVE_AFTER = 10_000
+/** how long a statement may stay unanswered (ms): as long as the stream may be silent, or a session would outlive its end */
+const ANSWER_TIMEOUT = 30_000
 
 /**
  * Settings that change how values are printed, pinned for the session: defaults of the role or the database must not
@@ -42,7 +44,7 @@ function named(ssl: TlsConnect): NonNullable<pg.ClientConfig['ssl']> {
 
 /** The connections for ordinary statements: state copy, slot status, checks. Opened when asked for, closed when idle. */
 export function openPool(config: pg.ClientConfig): pg.Pool {
-  const pool = new pg.Pool({ ...config, max: 2, idleTimeoutMillis: 10_000, allowExitOnIdle: true, query_timeout: 60_000 })
+  const pool = new pg.Pool({ ...config, max: 2, idleTimeoutMillis: 10_000, allowExitOnIdle: true, query_timeout: ANSWER_TIMEOUT })
   // an idle connection that breaks is replaced by the next query; one in use that breaks fails its query, and its
   // own 'error' event would end the process if nobody heard it
   pool.on('error', () => {})

@@ -58,8 +58,8 @@ function byState(state: string, routine: string | undefined, doing: Doing): Erro
       return routine !== undefined && /publication/i.test(routine) ? 'MILLRACE_PUBLICATION_MISSING' : 'MILLRACE_SLOT_MISSING'
     return 'MILLRACE_STREAM_BROKEN'
   }
-  // connection exceptions, too many connections, starting up, shutting down
-  if (/^(08|53|57P|58)/.test(state)) return 'MILLRACE_SOURCE_UNREACHABLE'
+  // connection exceptions, too many connections, starting up, shutting down; XX000 is what a full disk says at the connect
+  if (/^(08|53|57P|58|XX000)/.test(state)) return 'MILLRACE_SOURCE_UNREACHABLE'
   return 'MILLRACE_SOURCE_NOT_READY'
 }
 

@@ -86,10 +86,12 @@ async function createSlot(pool: pg.Pool, settings: SourceSettings, version: numb
   try {
     await client.query(`set statement_timeout = ${SLOT_TIMEOUT}`)
     const failover = version >= 170_000 ? ', failover => true' : ''
-    await client.query(
-      `select pg_create_logical_replication_slot($1, 'pgoutput', temporary => false, twophase => false${failover})`,
-      [settings.slot],
-    )
+    await client.query({
+      text: `select pg_create_logical_replication_slot($1, 'pgoutput', temporary => false, twophase => false${failover})`,
+      values: [settings.slot],
+      // the server gives up first, and says why
+      query_timeout: SLOT_TIMEOUT + 15_000,
+    } as pg.QueryConfig)
   } catch (error) {
     if ((error as { code?: string }).code !== QUERY_CANCELED) throw error
     throw new MillraceError(

@@ -172,11 +172,15 @@ async function drainSinks(
               partition,
               offset: offset === null ? null : BigInt(offset),
             }))
-        const at = new Map(places.map(({ topic, partition, offset }) => [`${topic}/${partition}`, offset ?? 0n]))
+        const at = new Map(places.map(({ topic, partition, offset }) => [`${topic}/${partition}`, offset]))
         const behind = own.flatMap((topic) =>
           (ends.get(topic) ?? []).flatMap((end, partition) => {
-            const missing = end - (at.get(`${topic}/${partition}`) ?? 0n)
-            return missing > 0n ? [`${topic}/${partition} by ${missing}`] : []
+            const place = `${topic}/${partition}`
+            const offset = at.get(place) ?? null
+            // a partition that was added: a sink with `start: latest` must have its place before anything is published there
+            if (offset === null && sink.traits.checkpoints) return [`${place}, which it has not begun,`]
+            const missing = end - (offset ?? 0n)
+            return missing > 0n ? [`${place} by ${missing}`] : []
           }),
         )
         if (behind.length === 0) break

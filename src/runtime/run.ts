@@ -119,9 +119,13 @@ export function startRoles(
         () => false,
       )
       if (await Promise.race([drained, late]))
-        throw new MillraceError('MILLRACE_DRAIN_TIMEOUT', `the pipeline ${config.name} had not drained after ${deadline} ms`, {
-          remedy: 'nothing is lost: what was under way comes again at the next start',
-        })
+        throw new MillraceError(
+          'MILLRACE_DRAIN_TIMEOUT',
+          `the pipeline ${config.name} had not drained after ${Math.round(deadline)} ms`,
+          {
+            remedy: 'nothing is lost: what was under way comes again at the next start',
+          },
+        )
       timer.abort()
     },
   }

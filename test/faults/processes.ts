@@ -13,12 +13,13 @@ export interface Process {
   heard(line: RegExp, within?: number): Promise<string>
   /** the same, of those it will say */
   next(line: RegExp, within?: number): Promise<string>
-  /** the halt it told of, now or within the time */
+  /** the halt it told of, now or within the time; a relay has ended by then */
   halted(within?: number): Promise<Halt>
   /** how it ended */
   readonly ended: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>
   /** what it logged and said, for the message of a test that fails */
   readonly output: () => string
+  /** it runs, and was not told to end */
   readonly alive: boolean
   /** sends the signal and waits for nothing */
   signal(signal: NodeJS.Signals): void
@@ -60,7 +61,11 @@ export function startProcess(script: 'relay-process.ts' | 'applier-process.ts', 
     for (const tell of listeners) tell()
   })
   const said = Promise.race([new Promise<string>((resolve) => lines.once('line', resolve)), ended.then(() => null)])
-  const alive = (): boolean => child.exitCode === null && child.signalCode === null
+  let toldToEnd = false
+  const send = (signal: NodeJS.Signals): void => {
+    toldToEnd ||= signal === 'SIGTERM' || signal === 'SIGKILL'
+    if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+  }
   const hear = (wanted: RegExp, within = 90_000, from = 0): Promise<string> =>
     new Promise((resolve, reject) => {
       const finish = (settle: () => void): void => {
@@ -82,18 +87,21 @@ export function startProcess(script: 'relay-process.ts' | 'applier-process.ts', 
     pid: child.pid as number,
     heard: (line, within) => hear(line, within),
     next: (line, within) => hear(line, within, heard.length),
-    halted: async (within) => JSON.parse((await hear(/^halted /, within)).slice('halted '.length)) as Halt,
+    async halted(within) {
+      const line = await hear(/^halted /, within)
+      // an applier goes on with its other partitions
+      if (script === 'relay-process.ts') await ended
+      return JSON.parse(line.slice('halted '.length)) as Halt
+    },
     get alive() {
-      return alive()
+      return !toldToEnd && child.exitCode === null && child.signalCode === null
     },
-    signal(signal) {
-      if (alive()) child.kill(signal)
-    },
+    signal: send,
     said,
     ended,
     output: () => output,
     async kill(signal = 'SIGKILL') {
-      if (alive()) child.kill(signal)
+      send(signal)
       await ended
     },
   }

@@ -15,6 +15,9 @@ export interface TopicVerdict {
   readonly partitions: number
 }
 
+/** what judgeTopic and judgeReplica together hold a stream to */
+export const STREAM_INVARIANTS = ['I2', 'I3', 'I4', 'I7', 'I8']
+
 export interface JudgeTopicOptions {
   /** shown every event where it first stands in the topic, in the order of its partition */
   readonly first?: (event: Event, partition: number) => void

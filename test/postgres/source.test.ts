@@ -292,6 +292,14 @@ test('what cannot be reached or entered is a finding with a remedy, and the code
   await expect(session(stranger)).rejects.toMatchObject({ code: 'MILLRACE_SOURCE_AUTH' })
   const missing = sourceOn(`${db.url}_not`)
   await expect(session(missing)).rejects.toMatchObject({ code: 'MILLRACE_SOURCE_NOT_READY' })
+  // as a full disk does it, which can write no relation cache
+  await db.query(`create function refuse() returns event_trigger language plpgsql as $$ begin
+    if session_user = '${role}' then raise 'could not write init file' using errcode = 'XX000'; end if;
+  end $$`)
+  await db.query('create event trigger refuse on login execute function refuse()')
+  onTestFinished(() => db.query('drop event trigger refuse; drop function refuse').then(() => {}))
+  const full = sourceOn(db.url.replace('postgres@', `${role}@`))
+  await expect(session(full)).rejects.toMatchObject({ code: 'MILLRACE_SOURCE_UNREACHABLE' })
   const aborted = sourceOn(db.url)
   await expect(aborted.open({ signal: AbortSignal.abort() })).rejects.toThrow()
 })

@@ -74,6 +74,21 @@ test('another topic template is refused in mid-stream, and taken once drained; a
   await expect(halt()).rejects.toMatchObject({ code: 'MILLRACE_FINGERPRINT_CHANGED' })
 })
 
+test('a sink that has no place in a partition yet is not drained, empty as the partition may be', async () => {
+  const blocker = new pg.Client({ connectionString: replica.url })
+  await blocker.connect()
+  try {
+    await blocker.query('begin; lock table millrace.checkpoint in share row exclusive mode')
+    await expect(stream.pipeline().drain({ timeout: 5_000 })).rejects.toMatchObject({
+      code: 'MILLRACE_DRAIN_TIMEOUT',
+      message: expect.stringContaining('which it has not begun'),
+    })
+  } finally {
+    await blocker.end()
+  }
+  await stream.pipeline().drain({ timeout: 30_000 })
+})
+
 test('who is behind is named when time is up, and nothing is recorded', async () => {
   const blocker = new pg.Client({ connectionString: replica.url })
   await blocker.connect()
@@ -114,6 +129,29 @@ test('services that write on are noticed', async () => {
 })
 
 requires('kafka')('over Kafka', () => {
+  test('a sink with start: latest misses nothing of partitions that were added before the drain', async () => {
+    const { default: kafkajs } = await import('kafkajs')
+    begin({ kind: 'kafka', brokers: await sharedKafka() })
+    const { warehouse } = stream.config.sinks as Record<string, { readonly kind: string }>
+    const latest = { sinks: { warehouse: { kind: 'postgres', ...warehouse, start: 'latest' } } } as Partial<MillraceConfig>
+    await source.query(`select pg_drop_replication_slot('millrace_d${process.pid}_${count - 1}')`)
+    await source.query('truncate millrace.outbox, millrace.relay_state')
+    await stream.pipeline(latest).init()
+    await stream.pipeline(latest).drain({ timeout: 30_000 })
+    await stream.write(10)
+    await stream.flow(latest)
+    const admin = new kafkajs.Kafka({ brokers: await sharedKafka(), logLevel: kafkajs.logLevel.NOTHING }).admin()
+    await admin.connect()
+    await admin.createPartitions({ topicPartitions: [{ topic: `${stream.name}.order`, count: 7 }] })
+    await admin.disconnect()
+    await stream.pipeline(latest).drain({ timeout: 30_000 })
+    await stream.write(10)
+    // published before the sink begins again
+    await stream.pipeline({ ...latest, sinks: {} }).drain({ timeout: 30_000 })
+    await stream.flow(latest)
+    expect(await stream.judge()).toEqual(CLEAN)
+  }, 150_000)
+
   test('partitions that were added are taken once drained, and a topic that is gone', async () => {
     const { default: kafkajs } = await import('kafkajs')
     begin({ kind: 'kafka', brokers: await sharedKafka() })

@@ -125,7 +125,7 @@ export async function startTcpProxy(
     cutAfter: (bytes, direction) =>
       lanes[direction].after(bytes, () => {
         // an orderly end: a reset could overtake the last bytes
-        for (const socket of open) socket.destroySoon()
+        for (const socket of open) if (!socket.writableEnded) socket.destroySoon()
       }),
     restore() {
       refusing = false

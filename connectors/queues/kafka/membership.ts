@@ -27,6 +27,11 @@ const SESSION_TIMEOUT = 10_000
 const REBALANCE_TIMEOUT = 30_000
 /** ms; a rebalance is noticed by a heartbeat, so this is what it takes at least */
 const HEARTBEAT_INTERVAL = 1_000
+/**
+ * ms that beats may go unanswered. A cluster takes 9 s to see that a coordinator has died, and the next one begins to count
+ * our session anew; who was given our partitions meanwhile takes them by the sink's own claim.
+ */
+const COORDINATOR_PATIENCE = 25_000
 const RETRY_PAUSE = 200
 const PROTOCOL = 'millrace'
 
@@ -76,13 +81,13 @@ export class Membership {
 
   /**
    * Beats until the group rebalances. The group counts beats, not connections: one that has no answer, or meets a
-   * coordinator that is no longer it, is followed by the next, at whoever it is by then, as long as our session may last.
+   * coordinator that is no longer it, is followed by the next, at whoever it is by then.
    * @throws when the coordinator cannot be reached or refuses us
    */
   async untilRebalance(): Promise<void> {
     const { signal } = this.#options
     let answeredAt = performance.now()
-    const mayLast = (): boolean => performance.now() - answeredAt < SESSION_TIMEOUT
+    const mayLast = (): boolean => performance.now() - answeredAt < COORDINATOR_PATIENCE
     while (!signal.aborted) {
       await sleep(HEARTBEAT_INTERVAL, undefined, { signal }).catch(() => {})
       if (signal.aborted) return

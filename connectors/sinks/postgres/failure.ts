@@ -79,8 +79,9 @@ function byState(state: string): ErrorCode {
   if (state.startsWith('28')) return 'MILLRACE_SINK_AUTH'
   // no such database, schema, table, column or function; no privilege; a table that changed under us
   if (/^(3D|3F|42|0A)/.test(state)) return 'MILLRACE_SINK_NOT_READY'
-  // connection, resources and disk, shutdown, system errors, time-outs and locks, read-only standby, retries used up
-  if (/^(08|53|57|58|55P03|25|40)/.test(state)) return 'MILLRACE_SINK_UNREACHABLE'
+  // connection, resources and disk, shutdown, system errors, time-outs and locks, read-only standby, retries used up; XX000 is
+  // what a full disk says at the connect ("could not write init file") and what DDL beside us does (damaged data is XX001 and XX002)
+  if (/^(08|53|57|58|55P03|25|40|XX000)/.test(state)) return 'MILLRACE_SINK_UNREACHABLE'
   return 'MILLRACE_INTERNAL'
 }
 

@@ -54,7 +54,7 @@ export function textArray(values: readonly (string | null)[]): string {
 
 /** Driven by `pg.Client` as its own queries are: it hands over the server's messages, ReadyForQuery last. */
 class Pipeline implements Submittable {
-  /** `pg` wraps it with its `query_timeout` */
+  /** `pg` looks for it by this name, to wrap it with a `query_timeout`; we set none */
   callback: (error: Error | null) => void
   readonly #statements: readonly Statement[]
   #connection: Connection | undefined

@@ -44,6 +44,8 @@ export interface RowContext extends Run {
   trial(options?: TrialOptions): Promise<Trial>
   /** to be called for every fault, when it has been injected */
   injected(count?: number): void
+  /** what a row judged by itself, that had no `Trial.judge` to do it */
+  judged(evidence: Judged): void
   /** a promise beyond I1 to I8 that was checked and held, in words for the evidence page; the same words count once */
   checked(promise: string): void
   /** progress, for whoever looks on */
@@ -67,6 +69,8 @@ export interface Evidence {
   readonly checked: readonly string[]
   readonly seconds: number
 }
+
+export type Judged = Pick<Evidence, 'events' | 'partitions' | 'duplicates' | 'unknownOutcomes' | 'invariants'>
 
 export function defineRow(row: Row): Row {
   return row

@@ -65,6 +65,7 @@ export async function runRow(row: Row, run: Run, stage: Stage, options: RunOptio
     injected: (count = 1) => {
       sums.injected += count
     },
+    judged: add,
     checked: (promise) => void checked.add(promise),
     say,
     defer,

@@ -14,7 +14,7 @@ import { type Process, startProcess } from '../processes.ts'
 import type { RelayFaults } from '../relay-process.ts'
 import { judgeReplica, judgeTopic, type TopicVerdict } from '../verdict.ts'
 import { type Committed, startWorkload, type Workload } from '../workload.ts'
-import type { Evidence, Run } from './row.ts'
+import type { Judged, Run } from './row.ts'
 import { type FrontedKafka, once, type Stage } from './stage.ts'
 import { configFingerprint, configOf } from './trial-config.ts'
 import { type FirstEvent, firstEvent, startWatch, type Watch } from './watch.ts'
@@ -91,14 +91,14 @@ export interface Side {
 }
 
 const INVARIANTS = ['I1', 'I2', 'I3', 'I4', 'I5', 'I6', 'I7', 'I8', 'I10']
-const HEAL_WITHIN = 180_000
+const HEAL_WITHIN = 90_000
 let count = 0
 
 export interface TrialDeps extends Run {
   readonly stage: Stage
   readonly seed: number
   defer(end: () => Promise<unknown>): void
-  add(evidence: Pick<Evidence, 'events' | 'partitions' | 'duplicates' | 'unknownOutcomes' | 'invariants'>): void
+  add(evidence: Judged): void
 }
 
 export async function openTrial(deps: TrialDeps, options: TrialOptions = {}): Promise<Trial> {
@@ -134,10 +134,11 @@ export async function openTrial(deps: TrialDeps, options: TrialOptions = {}): Pr
   const direct: Pipeline = { ...mapped, sourceUrl: source.directUrl, replicaUrl: replica.directUrl }
   await prepare(direct)
 
-  const processes: { readonly kind: 'relay' | 'applier'; readonly process: Process }[] = []
-  const start = (kind: 'relay' | 'applier', argument: object): Process => {
+  const processes: { readonly kind: 'relay' | 'applier'; readonly process: Process; readonly lasting: boolean }[] = []
+  const start = (kind: 'relay' | 'applier', argument: RelayFaults & ApplierFaults): Process => {
     const process = startProcess(`${kind}-process.ts`, { pipeline: mapped, ...argument })
-    processes.push({ kind, process })
+    // one that is to kill itself may be about to
+    processes.push({ kind, process, lasting: argument.failpoint === undefined && argument.kill === undefined })
     return process
   }
   const programs: Program[] = []
@@ -178,7 +179,7 @@ export async function openTrial(deps: TrialDeps, options: TrialOptions = {}): Pr
     }
     for (const { process } of processes) process.signal('SIGCONT')
     for (const kind of ['relay', 'applier'] as const)
-      if (!processes.some((one) => one.kind === kind && one.process.alive)) start(kind, {})
+      if (!processes.some((one) => one.kind === kind && one.lasting && one.process.alive)) start(kind, {})
   }
 
   return {
@@ -199,11 +200,11 @@ export async function openTrial(deps: TrialDeps, options: TrialOptions = {}): Pr
       return program
     },
     output,
-    async transactions(more, within = 120_000) {
+    async transactions(more, within = 60_000) {
       const wanted = writing().transactions + more
       await eventually(async () => writing().transactions >= wanted, { within, what: `${more} more transactions` })
     },
-    async applied(within = 120_000) {
+    async applied(within = 60_000) {
       const { rows } = await source.query("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as at")
       const wanted = BigInt(rows[0].at).toString(16).padStart(16, '0')
       await eventually(

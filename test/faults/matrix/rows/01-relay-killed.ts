@@ -1,6 +1,8 @@
 import type { Failpoint } from '../../../../src/pipeline/failpoint.ts'
 import { defineRow, over } from '../row.ts'
 
+/** these pass about once a second */
+const SLOW: readonly Failpoint[] = ['state-written', 'confirmed']
 const FAILPOINTS: readonly Failpoint[] = ['read', 'planned', 'sent', 'acked', 'state-written', 'confirmed']
 
 export const relayKilledAtFailpoints = defineRow({
@@ -14,7 +16,8 @@ export const relayKilledAtFailpoints = defineRow({
     const rounds = ctx.times(1, 6)
     for (let round = 0; round < rounds; round++)
       for (const name of round === 0 ? (['topic-recorded', ...FAILPOINTS] as const) : FAILPOINTS) {
-        const killed = trial.relay({ failpoint: { name, pass: 1 + (round === 0 ? 0 : ctx.pick(6)) } })
+        const later = ctx.pick(SLOW.includes(name) ? 3 : 6)
+        const killed = trial.relay({ failpoint: { name, pass: 1 + (round === 0 ? 0 : later) } })
         const end = await killed.ended
         if (end.signal !== 'SIGKILL')
           throw new Error(`${name}: the relay ended otherwise: ${JSON.stringify(end)}\n${killed.output()}`)

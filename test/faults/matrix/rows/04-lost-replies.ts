@@ -10,7 +10,7 @@ export const lostReplies = defineRow({
     const trial = await ctx.trial()
     if (trial.kafka === null) throw new Error('not Kafka')
     const { kafka } = trial
-    const wanted = ctx.times(25, 200)
+    const wanted = ctx.times(25, 100)
     let lost = 0
     let passing = 2
     const relay = trial.relay({ hasty: true })
@@ -25,7 +25,7 @@ export const lostReplies = defineRow({
         ctx.injected()
         if (++lost === wanted) resolve()
         // alone: the relay waits for its answer until its patience ends, which takes seconds
-        return lost % 40 === 0 ? 'lose' : 'cut'
+        return lost % 50 === 0 ? 'lose' : 'cut'
       }),
     )
     for (const front of kafka.fronts) front.cut()

@@ -1,8 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { setTimeout as wait } from 'node:timers/promises'
-import { eventually } from '../../../support/eventually.ts'
 import { openQueue, topicOfOrders } from '../../parts.ts'
-import { judgeReplica, judgeTopic } from '../../verdict.ts'
+import { judgeReplica, judgeTopic, STREAM_INVARIANTS } from '../../verdict.ts'
 import type { Committed } from '../../workload.ts'
 import { defineRow, over } from '../row.ts'
 import type { Trial } from '../trial.ts'
@@ -34,22 +33,22 @@ export const stalled = defineRow({
     await wait(STALL)
     const left = await walSenderOf(trial)
     trial.replica.proxy.restore()
+    for (const front of trial.kafka?.fronts ?? []) front.restore()
     if (left !== walSender) throw new Error(`the walsender was ${walSender}, and is ${left}`)
     ctx.checked('the walsender was not ended')
 
     const committed = await committedIn(trial)
     const queue = await openQueue(trial.pipeline)
     ctx.defer(() => queue.close())
-    const topic = () => judgeTopic(queue, topicOfOrders(trial.pipeline), committed)
-    await eventually(async () => (await topic()).missing === 0, { within: 90_000, what: 'every event is in the topic' })
-    for (const front of trial.kafka?.fronts ?? []) front.restore()
-    const { violations } = await topic()
-    if (violations.length > 0) throw new Error(violations.slice(0, 5).join('\n'))
+    await trial.caughtUp()
+    const verdict = await judgeTopic(queue, topicOfOrders(trial.pipeline), committed)
+    const { missing, violations } = verdict
+    if (missing > 0 || violations.length > 0) throw new Error(`${missing} missing; ${violations.slice(0, 5).join('\n')}`)
     if ((await walSenderOf(trial)) !== walSender) throw new Error('the walsender was ended')
-    await eventually(async () => (await judgeReplica(trial.replica.directUrl, committed)).length === 0, {
-      within: 60_000,
-      what: 'the replica is equal',
-    })
+    await trial.settled()
+    const differences = await judgeReplica(trial.replica.directUrl, committed)
+    if (differences.length > 0) throw new Error(differences.slice(0, 5).join('; '))
+    ctx.judged({ ...verdict, events: committed.ids.size, unknownOutcomes: 0, invariants: STREAM_INVARIANTS })
     const peaks = { relay: await peakMemory(relay.pid), applier: await peakMemory(applier.pid) }
     ctx.say(`peak memory: relay ${peaks.relay >> 20} MiB, applier ${peaks.applier >> 20} MiB`)
     if (peaks.relay > RELAY_BUDGET) throw new Error(`I9: the relay took ${peaks.relay} bytes`)

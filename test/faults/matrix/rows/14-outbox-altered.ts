@@ -1,6 +1,6 @@
 import { eventually } from '../../../support/eventually.ts'
 import { openQueue, query, topicOfOrders } from '../../parts.ts'
-import { judgeReplica, judgeTopic } from '../../verdict.ts'
+import { judgeReplica, judgeTopic, STREAM_INVARIANTS } from '../../verdict.ts'
 import { Ledger, type Written } from '../ledger.ts'
 import { defineRow, over, type RowContext } from '../row.ts'
 import type { Trial } from '../trial.ts'
@@ -38,7 +38,7 @@ export const outboxAltered = defineRow({
       for (const [change, undo] of ALTERATIONS) await alterAmongEvents(ctx, trial, ledger, change, undo)
       await truncateAmongEvents(ctx, trial, ledger)
     }
-    await equal(trial, ledger)
+    await equal(ctx, trial, ledger)
     if (!relay.alive) throw new Error(`the relay ended:\n${relay.output()}`)
     ctx.checked('every event of the transactions that altered the outbox arrived in order, none of those rolled back')
   },
@@ -92,17 +92,19 @@ async function truncateAmongEvents(ctx: RowContext, trial: Trial, ledger: Ledger
   })
 }
 
-async function equal(trial: Trial, ledger: Ledger): Promise<void> {
+async function equal(ctx: RowContext, trial: Trial, ledger: Ledger): Promise<void> {
   const queue = await openQueue(trial.pipeline)
   try {
     const verdict = () => judgeTopic(queue, topicOfOrders(trial.pipeline), ledger.committed)
     await eventually(async () => (await verdict()).missing === 0, { within: 40_000, what: 'every event is in the topic' })
-    const { violations } = await verdict()
+    const judged = await verdict()
+    const { violations } = judged
     if (violations.length > 0) throw new Error(violations.slice(0, 5).join('\n'))
     await eventually(async () => (await judgeReplica(trial.replica.directUrl, ledger.committed)).length === 0, {
       within: 40_000,
       what: 'the replica is equal',
     })
+    ctx.judged({ ...judged, events: ledger.committed.ids.size, unknownOutcomes: 0, invariants: STREAM_INVARIANTS })
   } finally {
     await queue.close()
   }

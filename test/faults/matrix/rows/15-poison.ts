@@ -1,7 +1,7 @@
 import type { Parking } from '../../../../src/core/sink.ts'
 import { eventually } from '../../../support/eventually.ts'
 import { openQueue, openSink, topicOfOrders } from '../../parts.ts'
-import { judgeReplica, judgeTopic } from '../../verdict.ts'
+import { judgeReplica, judgeTopic, STREAM_INVARIANTS } from '../../verdict.ts'
 import type { Row as ReplicaRow } from '../../workload.ts'
 import { Ledger, type Written } from '../ledger.ts'
 import { defineRow, over } from '../row.ts'
@@ -74,7 +74,8 @@ export const poison = defineRow({
     ctx.defer(() => queue.close())
     const topic = () => judgeTopic(queue, topicOfOrders(trial.pipeline), ledger.committed)
     await eventually(async () => (await topic()).missing === 0, { within: 60_000, what: 'every event is in the topic' })
-    const { violations } = await topic()
+    const verdict = await topic()
+    const { violations } = verdict
     if (violations.length > 0) throw new Error(violations.slice(0, 5).join('\n'))
 
     const rows = new Map(ledger.committed.rows)
@@ -108,6 +109,7 @@ export const poison = defineRow({
       within: 30_000,
       what: 'the replica is equal after redrive and skip',
     })
+    ctx.judged({ ...verdict, events: ledger.committed.ids.size, unknownOutcomes: 0, invariants: STREAM_INVARIANTS })
     for (const process of [relay, applier]) if (!process.alive) throw new Error(`it ended:\n${process.output()}`)
     ctx.checked('after redrive (where it was mended) and skip the replica is equal')
   },

@@ -13,7 +13,7 @@ interface State {
   readonly name: string
   readonly queue?: 'kafka'
   /** brings it about, once the process runs; what it returns undoes it */
-  enter?(trial: Trial): Promise<() => void> | (() => void)
+  enter?(trial: Trial): Promise<() => unknown>
   /** the signal comes at a moment of the start, before the process says that it runs */
   readonly starting?: true
 }
@@ -40,7 +40,7 @@ const STATES: readonly State[] = [
     async enter(trial) {
       const first = trial.relay()
       await first.heard(/^(running|standby)$/)
-      return () => first.signal('SIGTERM')
+      return () => first.kill('SIGTERM')
     },
   },
 ]
@@ -85,7 +85,7 @@ async function endedInTime(ctx: RowContext, trial: Trial, state: State, twice: b
   }
   const deadline = (twice ? 0 : DRAIN * 1_000) + GRACE
   const ended = await Promise.race([program.finished, wait(deadline, null, { ref: false })])
-  mend()
+  await mend()
   const took = Math.round(performance.now() - began)
   if (ended === null) throw new Error(`${state.name}: it had not ended ${took} ms after ${twice ? 'the second' : 'its'} SIGTERM`)
   // before its handlers stand, a signal ends the process as it ends any

@@ -121,7 +121,7 @@ export const addressFlips = defineRow({
     }
     const [relay, applier] = [trial.relay({ pipeline }), trial.applier({ pipeline })]
     await trial.applied()
-    for (let left = ctx.times(2, 10); left > 0; left--) {
+    for (let left = ctx.times(2, 6); left > 0; left--) {
       if (ctx.pick(2) === 0) await lead(null)
       for (const two of Object.values(doors)) {
         two[now]?.refuse()
