@@ -13,8 +13,10 @@ export const sourceKilled = defineRow({
     trial.applier()
     await trial.relay().heard(/^running/)
     let rewinds = 0
-    for (let left = ctx.times(2, 12); left > 0; left--) {
+    for (let left = ctx.times(2, 8); left > 0; left--) {
       await trial.transactions(60 + ctx.pick(120))
+      // else it might be killed again before it was told anything
+      await trial.caughtUp()
       const confirmed = await confirmedLsn(trial)
       await crash(ctx, trial.source, async () => {
         if ((await confirmedLsn(trial)) < confirmed) rewinds++

@@ -85,7 +85,7 @@ export const randomSchedule = defineRow({
     const names = Object.keys(ACTS)
     try {
       await alive.relays[0]?.heard(/^running$/)
-      for (let left = ctx.times(10, 60); left > 0; left--) {
+      for (let left = ctx.times(10, 40); left > 0; left--) {
         const name = one(ctx, names)
         schedule.push(name)
         await (ACTS[name] as Act)(ctx, trial, alive)
