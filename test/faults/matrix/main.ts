@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util'
 import { evidencePage } from './evidence-page.ts'
 import type { PostgresVersion, QueueKind, Row, Run } from './row.ts'
 import { findRows, type Outcome, runRow } from './run-rows.ts'
+import { heldBefore, keep } from './sitting.ts'
 import { openStage, type Stage } from './stage.ts'
 
 const USAGE = `npm run faults -- [options]     the fault matrix (PROTOCOL 2.7) on real services
@@ -16,6 +17,7 @@ const USAGE = `npm run faults -- [options]     the fault matrix (PROTOCOL 2.7) o
   --all               Postgres 15 over the embedded queue too, where it runs over Kafka anyway
   --jobs N            so many rows at once, each on services of its own (default 2: much of the time is waiting)
   --short             the form that npm test runs
+  --sitting FILE      keep what became of each run there, and do not repeat what held in an earlier sitting
   --write             write docs/evidence.md, which a run of everything does by itself`
 
 const ALL_QUEUES = 'kafka,local'
@@ -29,6 +31,7 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     rounds: { type: 'string', default: '1' },
     short: { type: 'boolean', default: false },
+    sitting: { type: 'string' },
     write: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -62,15 +65,19 @@ const isSpared = (row: Row, run: Run): boolean =>
   run.queue === 'local' &&
   row.runs.some((other) => other.postgres === 15 && other.queue === 'kafka')
 
-const waiting = (await findRows())
+const rows = await findRows()
+const held = values.sitting === undefined ? [] : await heldBefore(values.sitting, rows)
+const waiting = rows
   .filter((row) => wanted === undefined || wanted.includes(row.row))
   .flatMap((row) =>
     row.runs
       .filter((run) => versions.includes(run.postgres) && queues.includes(run.queue) && !isSpared(row, run))
+      .filter((run) => !held.some((one) => one.row === row && one.postgres === run.postgres && one.queue === run.queue))
       .map((run) => ({ row, run })),
   )
-const count = waiting.length
-const outcomes: Outcome[] = []
+const count = held.length + waiting.length
+const outcomes: Outcome[] = [...held]
+if (held.length > 0) process.stdout.write(`${held.length} runs held in an earlier sitting\n`)
 
 async function work(stage: Stage): Promise<void> {
   for (let next = waiting.shift(); next !== undefined && !interrupted; next = waiting.shift()) {
@@ -79,6 +86,7 @@ async function work(stage: Stage): Promise<void> {
     const say = (text: string): void => void lines.push(`    ${text}\n`)
     const outcome = await runRow(row, run, stage, { seed, short: values.short, rounds: Number(values.rounds), say })
     outcomes.push(outcome)
+    if (values.sitting !== undefined) await keep(values.sitting, outcome)
     const { injected, events, duplicates, seconds } = outcome.evidence
     if (outcome.failure === null)
       say(`held: ${injected} faults, ${events} events, ${duplicates} duplicates in the topic, ${seconds} s`)
@@ -97,14 +105,14 @@ try {
 } finally {
   await closeStages()
 }
-const places = new Map((await findRows()).map((row, place) => [row, place]))
+const places = new Map(rows.map((row, place) => [row, place]))
 outcomes.sort((a, b) => (places.get(a.row) ?? 0) - (places.get(b.row) ?? 0) || a.postgres - b.postgres)
 
 const failed = outcomes.filter(({ failure }) => failure !== null)
 const injected = outcomes.reduce((sum, { evidence }) => sum + evidence.injected, 0)
 const minutes = Math.round((Date.now() - began.getTime()) / 6_000) / 10
 process.stdout.write(`${outcomes.length} runs, ${injected} faults, ${failed.length} failed, ${minutes} minutes, seed ${seed}\n`)
-if (values.write || whole) {
+if (values.write || (whole && !interrupted)) {
   const folder = join(import.meta.dirname, '../../../docs')
   await mkdir(folder, { recursive: true })
   await writeFile(
@@ -114,7 +122,6 @@ if (values.write || whole) {
       postgres: [...new Set(stages.flatMap((stage) => stage.versions()))].sort(),
       began,
       seed,
-      minutes,
       args: process.argv.slice(2),
     }),
   )
