@@ -61,7 +61,7 @@ export async function drainPipeline(
   try {
     const relayed = await drainRelay(config, around, queue, until)
     const applied = sinks === null ? [] : await drainSinks(config, around, { sinks, queue, until })
-    const state = await mark(config, around, queue)
+    const state = await mark(config, around, queue, relayed.session)
     return {
       schema: 1,
       pipeline: config.name,
@@ -79,6 +79,8 @@ export async function drainPipeline(
 
 interface RelayDrained {
   readonly published: number
+  /** the session whose state covers all that the sinks are waited for */
+  readonly session: number
   /** by the server's clock */
   readonly stoppedAt: string
 }
@@ -91,12 +93,17 @@ async function drainRelay(config: ParsedConfig, around: Surroundings, queue: Que
     const once = await relayOnce(config, around, target, until)
     published += once.published
     const state = latestState(await queue.state.read(statePrefix(config.name)))
-    if (state !== null && state.intent >= target) return { ...once, published }
+    if (state !== null && state.intent >= target) return { ...once, published, session: state.session }
   }
 }
 
 /** One relay, until it has confirmed that far, or has been sent that far for a while: its own drain confirms the rest. */
-async function relayOnce(config: ParsedConfig, around: Surroundings, target: Lsn, until: number): Promise<RelayDrained> {
+async function relayOnce(
+  config: ParsedConfig,
+  around: Surroundings,
+  target: Lsn,
+  until: number,
+): Promise<Omit<RelayDrained, 'session'>> {
   const relay = startRoles(config, { relay: true, sinks: [] }, around)
   const begunAt = performance.now()
   let sentAt: number | null = null
@@ -210,12 +217,14 @@ async function mark(
   config: ParsedConfig,
   around: Surroundings,
   queue: Queue,
+  session: number,
 ): Promise<{ readonly lsn: Lsn; readonly at: number }> {
   const source = await openSource(config, around)
   try {
     const records = await queue.state.read(statePrefix(source.name))
     const state = latestState(records)
-    if (state === null || (await source.slotStatus())?.activePid != null)
+    // also one that is gone again: the sinks were not waited for what it published
+    if (state?.session !== session || (await source.slotStatus())?.activePid != null)
       throw new MillraceError('MILLRACE_SLOT_IN_USE', 'another relay took the slot while the stream was drained', {
         remedy: 'stop it, then run millrace drain again',
       })

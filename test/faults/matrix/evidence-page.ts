@@ -10,10 +10,12 @@ export interface Page {
   readonly args: readonly string[]
   readonly began: Date
   readonly seed: number
+  /** runs that a limit left out */
+  readonly leftOut: number
 }
 
 /** docs/evidence.md: what was broken, how often, and what held. */
-export async function evidencePage({ outcomes, postgres, args, began, seed }: Page): Promise<string> {
+export async function evidencePage({ outcomes, postgres, args, began, seed, leftOut }: Page): Promise<string> {
   const rows = Map.groupBy(outcomes, ({ row }) => row)
   const sum = (of: (outcome: Outcome) => number, over: readonly Outcome[] = outcomes): number =>
     over.reduce((total, outcome) => total + of(outcome), 0)
@@ -61,6 +63,7 @@ export async function evidencePage({ outcomes, postgres, args, began, seed }: Pa
     ...lines,
     '',
     `Sums: ${figure(sum(({ evidence }) => evidence.injected))} faults, ${figure(sum(({ evidence }) => evidence.events))} events, ${figure(sum(({ evidence }) => evidence.duplicates))} duplicates in the topics, ${figure(sum(({ evidence }) => evidence.unknownOutcomes))} COMMITs whose reply was lost, ${failed} runs failed.`,
+    ...(leftOut === 0 ? [] : ['', `Left out for time: ${leftOut} runs. The column "over" says what ran.`]),
     ...outcomes
       .filter(({ failure }) => failure !== null)
       .map(
