@@ -132,6 +132,11 @@ export class Cluster {
       { topics: topics ?? [], allowAutoTopicCreation: false },
       'for its metadata',
     )
+    // a broker that has just started, or is fenced: what it says of topics, and of how many replicas there may be, is not to be used
+    if (answer.brokers.length === 0)
+      throw new MillraceError('MILLRACE_QUEUE_UNREACHABLE', `${link.address} answers, but knows of no broker that serves`, {
+        remedy: 'nothing, if the cluster is starting; else see whether its brokers are fenced (kafka-metadata-quorum.sh)',
+      })
     this.#nodes = new Map(answer.brokers.map(({ nodeId, host, port }) => [nodeId, { host, port }]))
     this.#controller = answer.controllerId
     const found = new Map<string, readonly PartitionMetadata[]>()
