@@ -34,7 +34,9 @@ export function gapError(partition: TopicPartition, chain: Chain, event: Event, 
       remedy:
         event.prev === null
           ? 'a new stream begins here, and this sink has applied an older one: feed new tables by a sink of another name'
-          : 'nothing of it was applied; what lies between is missing from the queue: find out what removed it before going on',
+          : chain.at === null
+            ? "nothing of it was applied; what it follows is missing from the queue: find out what removed it, or made the topic anew. Where this sink's start used to be another than earliest, set it back"
+            : 'nothing of it was applied; what lies between is missing from the queue: find out what removed it before going on',
       fields: {
         topic: partition.topic,
         partition: partition.partition,

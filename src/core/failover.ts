@@ -42,7 +42,7 @@ export function followServer(found: {
     throw explainGap(
       new MillraceError(
         'MILLRACE_SLOT_MOVED',
-        `the slot ${identity.slot} was made again or advanced by somebody else: it sends only what was committed from ${formatLsn(identity.confirmed)} on`,
+        `the slot ${identity.slot} sends only what was committed from ${formatLsn(identity.confirmed)} on: it was made again or advanced by somebody else, or the queue went back to an earlier state of its own`,
       ),
       { ...state, intent },
       identity.confirmed,

@@ -86,8 +86,6 @@ const DOUBT_PAUSE = 1_000
 /** for how long a conflict must stand that nobody else can resolve (ms): another lane's may end at its next attempt */
 const CONFLICT_DOUBT = 4_000
 const DOUBTED = new Set<ErrorCode>(['MILLRACE_QUEUE_NOT_READY', 'MILLRACE_QUEUE_OFFSET_GONE'])
-/** a lane that has met nothing yet */
-const FRESH: LaneState = { chains: new Map(), parked: new Set(), offset: 0n, foundingUntil: null, whole: false }
 
 export function followLane(options: LaneFollowerOptions): LaneFollower {
   const { assignment, queue, sink, start, clock, random } = options
@@ -122,23 +120,11 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       foundingUntil = offset > 0n ? range.end : null
       await lane.apply({ moves: [], offset, events: [], parked: [] })
     }
-    // a sink that begins at the beginning, of a log that still has it. A restart changes neither; a `start` that used to be
-    // another does: what it left behind is not lost
-    const untried = checkpoint.offset !== null && checkpoint.positions.size === 0
-    const whole = start === 'earliest' && range.start === 0n && !(untried && (await holdsEvents(offset)))
+    // a sink that begins at the beginning, of a log that still has it; a restart changes neither
+    const whole = start === 'earliest' && range.start === 0n
     // only what this lane founded itself is still being founded: a checkpoint that was found is a chain that holds
     const chains = new Map([...checkpoint.positions].map(([source, at]) => [source, { at, foundingUntil, whole }]))
     return { chains, parked: checkpoint.parked, offset, foundingUntil, whole }
-  }
-
-  /** whether what a lane from the beginning would have applied, or stopped at, stands below the offset */
-  async function holdsEvents(to: bigint): Promise<boolean> {
-    if (to > 0n)
-      for await (const records of queue.read(place, { start: 0n, end: to }, signal)) {
-        const { batch, stopped } = planLane(FRESH, records, rules)
-        if (batch.moves.length > 0 || stopped !== null) return true
-      }
-    return false
   }
 
   function checkRange(at: bigint, range: OffsetRange): void {

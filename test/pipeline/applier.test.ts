@@ -24,16 +24,20 @@ test('start: latest holds its place from the beginning: a restart before the fir
   await rig.rowsAre(['while-away=x'])
 })
 
-test('a start that is changed before the first event leaves the place as it is', async () => {
+test('a start that is changed to earliest before the first event halts: the log’s first event may have been lost as well', async () => {
   const stream = eventStream()
   await rig.publish(0, [stream.next(put('before', 'x'))])
   const sink = await rig.sink()
   const first = rig.applier(sink, { start: 'latest' })
   await inPhase(first, 0, 'following')
   await first.stop()
-  await rig.publish(0, [stream.next(put('after', 'x'))])
-  rig.applier(sink, { start: 'earliest' })
-  await rig.rowsAre(['after=x'])
+  await rig.publish(0, [stream.next(put('a', 'x'))])
+  const again = rig.applier(sink)
+  const { error } = await inPhase(again, 0, 'halted')
+  expect(error).toMatchObject({ code: 'MILLRACE_GAP', remedy: expect.stringContaining('set it back') })
+  await again.stop()
+  rig.applier(sink, { start: 'latest' })
+  await rig.rowsAre(['a=x'])
 })
 
 test('start: latest founds its chain with its first event, and a gap after that is a gap', async () => {

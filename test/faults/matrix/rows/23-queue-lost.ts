@@ -4,6 +4,12 @@ import { createTopic, deleteTopic, emptyTopic } from '../kafka-admin.ts'
 import { defineRow, over, type RowContext } from '../row.ts'
 import type { Trial } from '../trial.ts'
 
+const WENT_BACK = {
+  code: 'MILLRACE_SLOT_MOVED',
+  happened: /or the queue went back to an earlier state/,
+  safe: /is safe/,
+  command: /millrace resume --refill/,
+}
 const LOST_END = {
   code: 'MILLRACE_QUEUE_LOST_END',
   happened: /lost events of|is gone|the queue lost|follows .* but .* was read before it/,
@@ -96,7 +102,9 @@ export const endLost = LOSSES.flatMap(({ fault, queue, own, keep, lose }) =>
             relay = trial.relay()
             applier = trial.applier()
           }
-          explains(await relay.halted(60_000), LOST_END)
+          const halt = await relay.halted(60_000)
+          // all of the queue, the relay's state with it, may be older than the slot and no older than the source's copy
+          explains(halt, halt.code === 'MILLRACE_SLOT_MOVED' ? WENT_BACK : LOST_END)
           ctx.checked('the relay halts before it would bridge the gap, and says so')
           await bridgedNothing(ctx, trial)
         },
