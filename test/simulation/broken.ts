@@ -120,4 +120,28 @@ export const BROKEN: readonly { readonly what: string; readonly schedule: Schedu
       ],
     },
   },
+  {
+    what: 'a sink that had passed only a foreign record took the second event of a shortened log for its first',
+    schedule: {
+      setup: { seed: 20261789, partitions: 2, maxChanges: 12, followsOthers: false, parks: true, restartedAtEnd: true },
+      steps: [
+        { number: 5, at: 12957.2, action: { kind: 'foreign record', topic: 'outbox.event.order', partition: 0 } },
+        { number: 8, at: 13531.3, action: { kind: 'broker loss', topic: 'outbox.event.order', partition: 0, count: 1 } },
+        {
+          number: 15,
+          at: 16144.4,
+          action: {
+            kind: 'transaction',
+            rows: [
+              { aggregate: 'order', key: 'o5', type: 'OrderPut', payload: '{"v":18}', headers: null, orderingKey: null },
+              { aggregate: 'order', key: 'o5', type: 'OrderPut', payload: '{"v":19}', headers: null, orderingKey: null },
+            ],
+            backToBack: true,
+            openMs: 0,
+            rollback: false,
+          },
+        },
+      ],
+    },
+  },
 ]
