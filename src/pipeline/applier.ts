@@ -95,6 +95,8 @@ export function startApplier(options: ApplierOptions): Applier {
     ).catch((caught: unknown) => {
       if (codeOf(caught) !== 'MILLRACE_QUEUE_OFFSET_GONE') throw caught
     })
+    // asked to stop while it was in doubt: the next start will tell
+    if (stopping.signal.aborted) return gone
     return missing().map((checkpoint) => known(checkpoint) ?? goneFrom(checkpoint))
   }
 
