@@ -1,6 +1,6 @@
 import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
-import { type ErrorCode, MillraceError } from '../core/errors.ts'
+import { codeOf, type ErrorCode, MillraceError } from '../core/errors.ts'
 import { explainGap, followServer } from '../core/failover.ts'
 import { formatLsn, type Lsn, type Position, parseLsn } from '../core/position.ts'
 import type { OffsetRange, Publisher, Queue, TopicPartition } from '../core/queue.ts'
@@ -8,7 +8,7 @@ import { fromRecord } from '../core/record.ts'
 import { latestState, type RelayState, resumeState, statePrefix, type Tail } from '../core/relay-state.ts'
 import type { Source, SourceSession } from '../core/source.ts'
 import { decodeState } from '../core/state-text.ts'
-import { beginSearch, endSearch, LOST_END, searchStep } from '../core/tail.ts'
+import { beginSearch, endSearch, LOST_END, searchStep, type TailSearch } from '../core/tail.ts'
 import { insisted } from './doubt.ts'
 import type { Failpoint } from './failpoint.ts'
 import { createPlan, type RelayPlan } from './relay-plan.ts'
@@ -256,22 +256,32 @@ async function findTopicTails(
 }
 
 async function findTail(
-  { source, queue }: Pick<SessionOptions, 'source' | 'queue'>,
+  options: Pick<SessionOptions, 'source' | 'queue'>,
   place: TopicPartition,
   tail: Tail,
   log: OffsetRange,
 ): Promise<Tail> {
-  let search = beginSearch(place, source.name, tail, log)
+  try {
+    return await readForward(options, beginSearch(place, options.source.name, tail, log))
+  } catch (error) {
+    // a tail of one session may stand behind what another had published and not recorded: a zombie's late run comes last.
+    // What was really lost is missing from the whole log as well
+    if (codeOf(error) !== 'MILLRACE_QUEUE_LOST_END' || log.end <= tail.offset || log.start > tail.offset) throw error
+    const whole = beginSearch(place, options.source.name, { position: null, offset: log.start - 1n }, log)
+    const found = await readForward(options, { ...whole, trimmed: log.start > 0n }).catch(() => Promise.reject(error))
+    if (tail.position !== null && (found.position === null || found.position < tail.position)) throw error
+    return found
+  }
+}
+
+async function readForward({ queue }: Pick<SessionOptions, 'queue'>, begun: TailSearch): Promise<Tail> {
+  let search = begun
   let recordedSeen = false
   if (search.range.start < search.range.end)
-    for await (const batch of queue.read(place, search.range))
+    for await (const batch of queue.read(search.partition, search.range))
       for (const record of batch) {
-        const event = fromRecord(record)
-        // another session was publishing while ours recorded the topic's end: the chain began below it
-        if (search.tail.position === null && event?.source === source.name && event.prev !== null && tail.offset >= log.start)
-          return findTail({ source, queue }, place, { position: null, offset: log.start - 1n }, log)
-        if (record.offset === tail.offset) recordedSeen = true
-        search = searchStep(search, record.offset, event)
+        if (record.offset === search.recorded.offset) recordedSeen = true
+        search = searchStep(search, record.offset, fromRecord(record))
       }
   return endSearch(search, recordedSeen)
 }
