@@ -60,7 +60,9 @@ describe('what is wrong in a config is said with its path, what was expected and
     [
       'a url that is none',
       { name: 's', source: { url: 'shop' } },
-      ['source.url: the url is not a Postgres URL: expected postgres://user:password@host:port/database, each part percent-encoded'],
+      [
+        'source.url: the url is not a Postgres URL: expected postgres://user:password@host:port/database, each part percent-encoded',
+      ],
     ],
     [
       'a url that does not verify the server',
