@@ -55,7 +55,13 @@ export function openLineSink(destination: Writable): Sink {
     // claimed again within one run (the group changed): it goes on from where it was
     const held = {
       owner: (known?.owner ?? 0) + 1,
-      checkpoint: known?.checkpoint ?? { ...place, positions: new Map<string, Position>(), offset: null, parked: NONE },
+      checkpoint: known?.checkpoint ?? {
+        ...place,
+        positions: new Map<string, Position>(),
+        offset: null,
+        parked: NONE,
+        beginning: null,
+      },
     }
     partitions.set(key, held)
     const mine = (): PartitionCheckpoint => {
@@ -64,7 +70,7 @@ export function openLineSink(destination: Writable): Sink {
     }
     return {
       checkpoint: held.checkpoint,
-      async apply({ moves, offset, events }) {
+      async apply({ moves, offset, events, beginning }) {
         const checkpoint = mine()
         if (checkpoint.offset !== null && offset < checkpoint.offset)
           throw new MillraceError('MILLRACE_SINK_FENCED', `${key} stands at offset ${checkpoint.offset}, not before ${offset}`)
@@ -78,7 +84,7 @@ export function openLineSink(destination: Writable): Sink {
           positions.set(source, to)
         }
         if (events.length > 0) await write(events.map((event) => toLine(place, event)).join(''))
-        held.checkpoint = { ...place, positions, offset, parked: NONE }
+        held.checkpoint = { ...place, positions, offset, parked: NONE, beginning: beginning ?? checkpoint.beginning }
       },
       reread: async () => mine(),
       release: async () => {},
@@ -87,6 +93,8 @@ export function openLineSink(destination: Writable): Sink {
 
   return {
     parking: null,
+    copies: null,
+    redeliver: null,
     traits: { name: 'stdout', effect: 'at-least-once', checkpoints: false },
     check: async () => [],
     init: async () => {},

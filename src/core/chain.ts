@@ -7,23 +7,49 @@ import type { TopicPartition } from './queue.ts'
 export interface Chain {
   /** the last position applied; null before the first */
   readonly at: Position | null
-  /**
-   * A chain that was founded at the start of a trimmed log may have met a stale duplicate run first: below this offset
-   * a forward jump founds it anew. Null: every jump is a gap.
-   */
-  readonly foundingUntil: bigint | null
-  /** the log is read from its very first record: a chain can only begin there with an event that follows none */
-  readonly whole: boolean
+  /** it may have begun with a stale duplicate run: a forward jump founds it anew */
+  readonly founding: boolean
+}
+
+export const UNFOUNDED: Chain = { at: null, founding: false }
+
+/**
+ * How a sink began to read a partition. Kept with its checkpoint: a restart must judge the chains as the first start
+ * would have, whatever retention took away meanwhile.
+ */
+export interface Beginning {
+  /** the end that the log had when the sink began in the midst of it; 0: it began with the very first record */
+  readonly until: bigint
+  /** sources whose chain may still begin anew */
+  readonly founding: ReadonlySet<string>
+}
+
+export function encodeBeginning({ until, founding }: Beginning): string {
+  return JSON.stringify({ until: String(until), founding: [...founding].sort() })
+}
+
+export function decodeBeginning(text: string): Beginning {
+  const { until, founding } = JSON.parse(text) as { until: string; founding: readonly string[] }
+  return { until: BigInt(until), founding: new Set(founding) }
 }
 
 /** `stale` was applied before, `next` follows, `founding` begins the chain (or begins it anew), `gap` means loss. */
 export type Link = 'stale' | 'next' | 'founding' | 'gap'
 
-export function linkOf(chain: Chain, event: Event, offset: bigint): Link {
-  if (chain.at === null) return chain.whole && event.prev !== null ? 'gap' : 'founding'
+/** @param whole the log was read from its very first record: a chain can only begin there with an event that follows none */
+export function linkOf(chain: Chain, event: Event, whole: boolean): Link {
+  if (chain.at === null) return whole && event.prev !== null ? 'gap' : 'founding'
   if (event.position <= chain.at) return 'stale'
   if (event.prev === chain.at) return 'next'
-  return chain.foundingUntil !== null && offset < chain.foundingUntil ? 'founding' : 'gap'
+  return chain.founding ? 'founding' : 'gap'
+}
+
+/**
+ * Whether the chain may still begin anew after the event at `offset`. All that stood in the log when the sink began may be a
+ * stale run, its very end too; the first event beyond it then jumps, and from there on the chain holds.
+ */
+export function staysFounding(chain: Chain, offset: bigint, { until }: Beginning): boolean {
+  return (chain.at === null || chain.founding) && offset < until
 }
 
 export function gapError(partition: TopicPartition, chain: Chain, event: Event, offset: bigint): MillraceError {
@@ -35,7 +61,7 @@ export function gapError(partition: TopicPartition, chain: Chain, event: Event, 
         event.prev === null
           ? 'a new stream begins here, and this sink has applied an older one: feed new tables by a sink of another name'
           : chain.at === null
-            ? "nothing of it was applied; what it follows is missing from the queue: find out what removed it, or made the topic anew. Where this sink's start used to be another than earliest, set it back"
+            ? 'nothing of it was applied; what it follows is missing from the queue: find out what removed it, or made the topic anew'
             : 'nothing of it was applied; what lies between is missing from the queue: find out what removed it before going on',
       fields: {
         topic: partition.topic,

@@ -231,6 +231,37 @@ export const RULES: Readonly<Record<ErrorCode, Rule>> = {
     'Feed a table of its own, or name the sources that the sink follows.',
   ),
 
+  MILLRACE_CHECKPOINT_UNKNOWN: rule(
+    'refuse',
+    'There is no checkpoint of this name.',
+    '`millrace checkpoint list` names those there are; one that was taken automatically is kept for a limited time.',
+  ),
+  MILLRACE_CHECKPOINT_EXISTS: rule(
+    'refuse',
+    'There is a checkpoint of this name already.',
+    'Take another name, or `millrace checkpoint drop` the old one first.',
+  ),
+  MILLRACE_REPLAY_REFUSED: rule(
+    'refuse',
+    'What was asked for cannot be replayed, rebuilt or verified: its beginning is not in the queue any more, lies in the future or in another stream, or the sink cannot do it.',
+    'The message says from where it can, or why not. Nothing was changed.',
+  ),
+  MILLRACE_REPLAY_RUNNING: rule(
+    'refuse',
+    'A replay, a rebuild or a verification of this sink is under way, or was paused.',
+    'Wait for it, or `millrace replay SINK --resume` or `--cancel` the one there is.',
+  ),
+  MILLRACE_REPLAY_UNKNOWN: rule(
+    'refuse',
+    'No replay, rebuild or verification of this sink is under way.',
+    'Nothing: there is nothing to pause, to resume or to cancel.',
+  ),
+  MILLRACE_COPY_BEHIND: rule(
+    'retry',
+    'A delete beyond what has been folded may have left no trace in the sink any more, so that a row could be brought back that was deleted.',
+    'Nothing: it is folded further by itself, and then written.',
+  ),
+
   MILLRACE_TLS: rule(
     'halt',
     'The certificate is not one that may be trusted: wrong host, unknown authority, expired.',

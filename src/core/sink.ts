@@ -1,3 +1,4 @@
+import type { Copies } from './copy.ts'
 import type { Event } from './event.ts'
 import type { Finding } from './finding.ts'
 import type { Position } from './position.ts'
@@ -21,6 +22,14 @@ export interface Sink {
   claim(partition: TopicPartition): Promise<Lane>
   /** the keys that wait, and what a person may do about them; null: this sink parks nothing, it halts instead */
   readonly parking: Parking | null
+  /** what replay, rebuild and verify work with; null: what the sink did cannot be looked at, so events can only be delivered again */
+  readonly copies: Copies | null
+  /**
+   * Delivers events of one partition once more, in order, marked as replayed; moves no checkpoint, takes no partition.
+   * Null: the sink has rows (`copies`), or cannot.
+   * @throws a permanent code with `fields.position` and `fields.source` of the event that cannot be delivered
+   */
+  readonly redeliver: ((partition: TopicPartition, events: readonly Event[]) => Promise<void>) | null
   /** every checkpoint of this sink, of all owners, read without taking anything: for status and for conflicts */
   checkpoints(): Promise<readonly PartitionCheckpoint[]>
   close(): Promise<void>
@@ -44,6 +53,8 @@ export interface PartitionCheckpoint extends TopicPartition {
   readonly offset: bigint | null
   /** the keys of this partition that are parked, as `orderOf` writes them: their events go into `LaneBatch.parked` */
   readonly parked: ReadonlySet<string>
+  /** the last `LaneBatch.beginning` that was given, as it was; null before */
+  readonly beginning: string | null
 }
 
 /** One partition of one sink, in the hands of its owner. Calls must not overlap. */
@@ -79,6 +90,8 @@ export interface LaneBatch {
   readonly events: readonly Event[]
   /** events that wait instead of being applied, in log order: durable with the checkpoint that passes them */
   readonly parked: readonly ParkedEvent[]
+  /** a text of the applier's (how it began to read), to be kept with the checkpoint; null: what is kept stays */
+  readonly beginning: string | null
 }
 
 export interface ParkedEvent {

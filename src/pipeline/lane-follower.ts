@@ -1,4 +1,5 @@
 import { backoff } from '../core/backoff.ts'
+import { decodeBeginning, encodeBeginning } from '../core/chain.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import { codeOf, type ErrorCode, MillraceError } from '../core/errors.ts'
@@ -104,7 +105,6 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
   let passedOver = 0
   let foundedAt: Position | null = null
   let conflict: Conflict | null = null
-  let foundingUntil: bigint | null = null
   let lostEnd: Error | null = null
   let doubts = 0
 
@@ -113,18 +113,16 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
     const range = await assignment.range()
     end = range.end
     let { offset } = checkpoint
+    let beginning = checkpoint.beginning === null ? null : decodeBeginning(checkpoint.beginning)
     if (offset !== null) checkRange(offset, range)
     else {
       offset = start === 'earliest' ? range.start : start === 'latest' ? range.end : await queue.offsetAt(topic, partition, start)
-      // a log that is read from its very first record has no stale run before its chain
-      foundingUntil = offset > 0n ? range.end : null
-      await lane.apply({ moves: [], offset, events: [], parked: [] })
+      beginning = { until: offset === 0n ? 0n : range.end, founding: new Set() }
+      await lane.apply({ moves: [], offset, events: [], parked: [], beginning: encodeBeginning(beginning) })
     }
-    // a sink that begins at the beginning, of a log that still has it; a restart changes neither
-    const whole = start === 'earliest' && range.start === 0n
-    // only what this lane founded itself is still being founded: a checkpoint that was found is a chain that holds
-    const chains = new Map([...checkpoint.positions].map(([source, at]) => [source, { at, foundingUntil, whole }]))
-    return { chains, parked: checkpoint.parked, offset, foundingUntil, whole }
+    const founding = (source: string): boolean => beginning?.founding.has(source) ?? false
+    const chains = new Map([...checkpoint.positions].map(([source, at]) => [source, { at, founding: founding(source) }]))
+    return { chains, parked: checkpoint.parked, offset, beginning }
   }
 
   function checkRange(at: bigint, range: OffsetRange): void {

@@ -1,4 +1,4 @@
-import { type Chain, gapError, linkOf } from '../core/chain.ts'
+import { type Beginning, type Chain, encodeBeginning, gapError, linkOf, staysFounding, UNFOUNDED } from '../core/chain.ts'
 import { isErrorCode, MillraceError } from '../core/errors.ts'
 import { type Event, orderOf } from '../core/event.ts'
 import type { Position } from '../core/position.ts'
@@ -17,9 +17,8 @@ export interface LaneState {
   readonly parked: ReadonlySet<string>
   /** the next to read */
   readonly offset: bigint
-  /** of the chains that are not founded yet: see `Chain` */
-  readonly foundingUntil: bigint | null
-  readonly whole: boolean
+  /** null: not known, so no chain begins anew */
+  readonly beginning: Beginning | null
 }
 
 export interface LanePlan {
@@ -60,6 +59,7 @@ export function planLane(
   verdicts: Verdicts = NO_VERDICTS,
 ): LanePlan {
   const chains = new Map(state.chains)
+  let { beginning } = state
   let parkedKeys: Set<string> | null = null
   const events: Event[] = []
   const parked: ParkedEvent[] = []
@@ -82,8 +82,8 @@ export function planLane(
       offset = record.offset + 1n
       continue
     }
-    const chain = chains.get(event.source) ?? { at: null, foundingUntil: state.foundingUntil, whole: state.whole }
-    const link = linkOf(chain, event, record.offset)
+    const chain = chains.get(event.source) ?? UNFOUNDED
+    const link = linkOf(chain, event, beginning?.until === 0n)
     if (link === 'stale') {
       offset = record.offset + 1n
       continue
@@ -109,15 +109,23 @@ export function planLane(
       parked.push({ event, offset: record.offset, reason: refused.park })
     }
     if (link === 'founding') founded.push({ event, at: chain.at })
-    chains.set(event.source, { ...chain, at: event.position })
+    const founding = beginning !== null && staysFounding(chain, record.offset, beginning)
+    if (beginning !== null && founding !== chain.founding) beginning = withFounding(beginning, event.source, founding)
+    chains.set(event.source, { at: event.position, founding })
     moved.set(event.source, event.position)
     offset = record.offset + 1n
   }
 
   const moves = [...moved].map(([source, to]) => ({ source, from: state.chains.get(source)?.at ?? null, to }))
   return {
-    batch: { moves, offset, events, parked },
-    after: { ...state, chains, parked: parkedKeys ?? state.parked, offset },
+    batch: {
+      moves,
+      offset,
+      events,
+      parked,
+      beginning: beginning === null || beginning === state.beginning ? null : encodeBeginning(beginning),
+    },
+    after: { chains, parked: parkedKeys ?? state.parked, offset, beginning },
     stopped,
     passedOver,
     founded,
@@ -125,6 +133,11 @@ export function planLane(
 }
 
 const NO_VERDICTS: Verdicts = new Map()
+
+function withFounding({ until, founding }: Beginning, source: string, is: boolean): Beginning {
+  const others = [...founding].filter((other) => other !== source)
+  return { until, founding: new Set(is ? [...others, source] : others) }
+}
 
 /** The relay could not publish the event whole: there is nothing to apply, and what follows of its key may not overtake it. */
 function placeholderVerdict(event: Event, placeholder: string, { topic, partition, parks }: LaneRules): Verdict {

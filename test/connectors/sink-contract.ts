@@ -97,30 +97,42 @@ export function sinkContract(
       await lane.release()
     })
 
+    it('keeps how the applier began, until it says otherwise', async () => {
+      const { partition, write } = fresh()
+      const lane = await sink.claim(partition)
+      await lane.apply({ moves: [], offset: 4n, events: [], parked: [], beginning: 'in the "midst"' })
+      await lane.apply(batchOf([write('a', 'one')], 5n))
+      expect(await lane.reread()).toMatchObject({ offset: 5n, beginning: 'in the "midst"' })
+      await lane.apply({ moves: [], offset: 6n, events: [], parked: [], beginning: 'anew' })
+      expect((await lane.reread()).beginning).toBe('anew')
+      await lane.release()
+    })
+
     it('takes a batch that moves the offset only', async () => {
       const { partition } = fresh()
       const lane = await sink.claim(partition)
-      await lane.apply({ moves: [], offset: 4n, events: [], parked: [] })
+      await lane.apply({ moves: [], offset: 4n, events: [], parked: [], beginning: null })
       await lane.release()
     })
 
     it('lets no offset go back: what arrives late, after the checkpoint was read again, has no effect', async () => {
       const { partition, stream, write, shown } = fresh()
       const lane = await sink.claim(partition)
-      await lane.apply({ moves: [], offset: 4n, events: [], parked: [] })
+      await lane.apply({ moves: [], offset: 4n, events: [], parked: [], beginning: null })
       await lane.apply(batchOf([write('a', 'one')], 5n))
       await lane.reread()
       const next = write('a', 'late')
-      const late = [{ moves: [], offset: 4n, events: [], parked: [] }, batchOf([next], 4n)]
+      const late = [{ moves: [], offset: 4n, events: [], parked: [], beginning: null }, batchOf([next], 4n)]
       for (const batch of late) await expect(lane.apply(batch)).rejects.toMatchObject({ code: 'MILLRACE_SINK_FENCED' })
       expect(await lane.reread()).toEqual({
         ...partition,
         positions: new Map([[stream.source, next.prev]]),
         offset: 5n,
         parked: new Set(),
+        beginning: null,
       })
       expect(await shown()).toEqual({ a: 'one' })
-      await lane.apply({ moves: [], offset: 5n, events: [], parked: [] })
+      await lane.apply({ moves: [], offset: 5n, events: [], parked: [], beginning: null })
       await lane.release()
     })
 
@@ -133,13 +145,14 @@ export function sinkContract(
     checkpoints('has no checkpoint before the first event, and the last position after it', async () => {
       const { partition, stream, write } = fresh()
       const lane = await sink.claim(partition)
-      expect(lane.checkpoint).toEqual({ ...partition, positions: new Map(), offset: null, parked: new Set() })
+      expect(lane.checkpoint).toEqual({ ...partition, positions: new Map(), offset: null, parked: new Set(), beginning: null })
       await lane.apply(batchOf([write('a', 'one'), write('b', 'one')], 2n))
       expect(await lane.reread()).toEqual({
         ...partition,
         positions: new Map([[stream.source, stream.at]]),
         offset: 2n,
         parked: new Set(),
+        beginning: null,
       })
       await lane.release()
     })
@@ -163,15 +176,16 @@ export function sinkContract(
     checkpoints('moves the offset alone with an empty batch', async () => {
       const { partition, stream, write } = fresh()
       const lane = await sink.claim(partition)
-      await lane.apply({ moves: [], offset: 10n, events: [], parked: [] })
-      expect(await lane.reread()).toEqual({ ...partition, positions: new Map(), offset: 10n, parked: new Set() })
+      await lane.apply({ moves: [], offset: 10n, events: [], parked: [], beginning: null })
+      expect(await lane.reread()).toEqual({ ...partition, positions: new Map(), offset: 10n, parked: new Set(), beginning: null })
       await lane.apply(batchOf([write('a', 'one')], 11n))
-      await lane.apply({ moves: [], offset: 40n, events: [], parked: [] })
+      await lane.apply({ moves: [], offset: 40n, events: [], parked: [], beginning: null })
       expect(await lane.reread()).toEqual({
         ...partition,
         positions: new Map([[stream.source, stream.at]]),
         offset: 40n,
         parked: new Set(),
+        beginning: null,
       })
       await lane.release()
     })
@@ -199,7 +213,7 @@ export function sinkContract(
         const after = await other.claim(partition)
         const batch = batchOf([write('a', 'zombie')], 2n)
         await expect(before.apply(batch)).rejects.toMatchObject({ code: 'MILLRACE_SINK_FENCED' })
-        await expect(before.apply({ moves: [], offset: 99n, events: [], parked: [] })).rejects.toMatchObject({
+        await expect(before.apply({ moves: [], offset: 99n, events: [], parked: [], beginning: null })).rejects.toMatchObject({
           code: 'MILLRACE_SINK_FENCED',
         })
         await expect(before.reread()).rejects.toMatchObject({ code: 'MILLRACE_SINK_FENCED' })
@@ -219,7 +233,13 @@ export function sinkContract(
       const empty = eventStream({ source: 'elsewhere' })
       const foreign = empty.next({ type: under.types.write, key: 'x', payload: {} })
       // a source's events may all be passed over by the sink: its position moves all the same
-      await lane.apply({ moves: [{ source: 'elsewhere', from: null, to: foreign.position }], offset: 3n, events: [], parked: [] })
+      await lane.apply({
+        moves: [{ source: 'elsewhere', from: null, to: foreign.position }],
+        offset: 3n,
+        events: [],
+        parked: [],
+        beginning: null,
+      })
       await lane.apply(batchOf([write('a', 'one')], 4n))
       const both = new Map([
         ['elsewhere', foreign.position],
@@ -325,6 +345,7 @@ export function sinkContract(
             positions: new Map([[stream.source, stream.at]]),
             offset: 3n,
             parked: new Set(['shop/tenant']),
+            beginning: null,
           })
           expect((await another.checkpoints()).find((one) => one.partition === partition.partition)?.parked).toEqual(
             new Set(['shop/tenant']),
@@ -442,7 +463,7 @@ export function sinkContract(
         await expect(lane.apply(batchOf([write('a', 'two')], offset + 1n))).rejects.toMatchObject({
           code: 'MILLRACE_SINK_FENCED',
         })
-        await expect(after.apply({ moves: [], offset: 9n, events: [], parked: [] })).rejects.toMatchObject({
+        await expect(after.apply({ moves: [], offset: 9n, events: [], parked: [], beginning: null })).rejects.toMatchObject({
           code: 'MILLRACE_PARKED_CHANGED',
         })
       })

@@ -34,6 +34,7 @@ function batch(events: readonly Event[], from: Position | null = null): LaneBatc
   return {
     events,
     parked: [],
+    beginning: null,
     offset: BigInt(events.length),
     moves: last === undefined ? [] : [{ source: 'shop', from, to: last.position }],
   }
@@ -116,7 +117,13 @@ test('a batch has been applied only when its reader has taken it', async () => {
   expect((await lane.reread()).positions).toEqual(new Map())
   taken.shift()?.()
   await applied
-  expect(await lane.reread()).toEqual({ ...place, positions: new Map([['shop', at(2)]]), offset: 2n, parked: new Set() })
+  expect(await lane.reread()).toEqual({
+    ...place,
+    positions: new Map([['shop', at(2)]]),
+    offset: 2n,
+    parked: new Set(),
+    beginning: null,
+  })
 })
 
 test('when the reader is gone the sink says so, and what was not read stays to be applied', async () => {
@@ -143,13 +150,19 @@ test('a partition that is claimed again within a run goes on from where it was; 
   const first = await sink.claim(place)
   await first.apply(batch([event(1)]))
   const second = await sink.claim(place)
-  expect(second.checkpoint).toEqual({ ...place, positions: new Map([['shop', at(1)]]), offset: 1n, parked: new Set() })
+  expect(second.checkpoint).toEqual({
+    ...place,
+    positions: new Map([['shop', at(1)]]),
+    offset: 1n,
+    parked: new Set(),
+    beginning: null,
+  })
   const fenced = { code: 'MILLRACE_SINK_FENCED' }
   await expect(first.apply(batch([event(2)], at(1)))).rejects.toMatchObject(fenced)
   await expect(first.reread()).rejects.toMatchObject(fenced)
   await expect(second.apply(batch([event(3)], at(2)))).rejects.toMatchObject(fenced)
   await second.apply(batch([event(2)], at(1)))
-  await second.apply({ events: [], moves: [], offset: 9n, parked: [] })
+  await second.apply({ events: [], moves: [], offset: 9n, parked: [], beginning: null })
   expect((await second.reread()).offset).toBe(9n)
   expect((stream.read() as string).split('\n').filter(Boolean)).toHaveLength(2)
 })

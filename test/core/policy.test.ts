@@ -51,6 +51,12 @@ test('the codes are those that were promised', () => {
       "MILLRACE_NOT_PARKED",
       "MILLRACE_MAPPING_CHANGED",
       "MILLRACE_SOURCE_REFUSED",
+      "MILLRACE_CHECKPOINT_UNKNOWN",
+      "MILLRACE_CHECKPOINT_EXISTS",
+      "MILLRACE_REPLAY_REFUSED",
+      "MILLRACE_REPLAY_RUNNING",
+      "MILLRACE_REPLAY_UNKNOWN",
+      "MILLRACE_COPY_BEHIND",
       "MILLRACE_TLS",
       "MILLRACE_DRAIN_TIMEOUT",
       "MILLRACE_INTERNAL",
@@ -76,6 +82,7 @@ test('only what may pass by itself is tried again; everything else waits for a p
     'MILLRACE_SINK_UNREACHABLE',
     'MILLRACE_SINK_FENCED',
     'MILLRACE_PARKED_CHANGED',
+    'MILLRACE_COPY_BEHIND',
   ])
   expect(by('park')).toEqual([
     'MILLRACE_OUTBOX_ROW_INVALID',

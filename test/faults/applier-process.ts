@@ -53,13 +53,8 @@ function mortal(lane: Lane): Lane {
 
 const sink = await openSink(pipeline, stderrLog, sinkOptions(pipeline, erased))
 const wrapped: Sink = {
-  traits: sink.traits,
-  parking: sink.parking,
-  check: () => sink.check(),
-  init: () => sink.init(),
+  ...sink,
   claim: async (partition) => mortal(await sink.claim(partition)),
-  checkpoints: () => sink.checkpoints(),
-  close: () => sink.close(),
 }
 const applier = startApplier({
   name: 'replica',

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { type Chain, type Link, linkOf } from '../../src/core/chain.ts'
+import { type Chain, type Link, linkOf, UNFOUNDED } from '../../src/core/chain.ts'
 import { MillraceError } from '../../src/core/errors.ts'
 import type { Event } from '../../src/core/event.ts'
 import { formatLsn, type Lsn, parseLsn, parsePosition } from '../../src/core/position.ts'
@@ -147,9 +147,9 @@ async function halt(relay: Relay): Promise<MillraceError> {
 
 /** what a sink makes of each, in one partition */
 function linksOf(events: readonly Event[]): readonly Link[] {
-  let chain: Chain = { at: null, foundingUntil: null, whole: true }
+  let chain: Chain = UNFOUNDED
   return events.map((event) => {
-    const link = linkOf(chain, event, 0n)
+    const link = linkOf(chain, event, true)
     if (link === 'founding' || link === 'next') chain = { ...chain, at: event.position }
     return link
   })

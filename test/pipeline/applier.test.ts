@@ -24,7 +24,7 @@ test('start: latest holds its place from the beginning: a restart before the fir
   await rig.rowsAre(['while-away=x'])
 })
 
-test('a start that is changed to earliest before the first event halts: the logâ€™s first event may have been lost as well', async () => {
+test('a start that is changed after the sink began changes nothing: it goes on from where it began', async () => {
   const stream = eventStream()
   await rig.publish(0, [stream.next(put('before', 'x'))])
   const sink = await rig.sink()
@@ -32,11 +32,7 @@ test('a start that is changed to earliest before the first event halts: the logâ
   await inPhase(first, 0, 'following')
   await first.stop()
   await rig.publish(0, [stream.next(put('a', 'x'))])
-  const again = rig.applier(sink)
-  const { error } = await inPhase(again, 0, 'halted')
-  expect(error).toMatchObject({ code: 'MILLRACE_GAP', remedy: expect.stringContaining('set it back') })
-  await again.stop()
-  rig.applier(sink, { start: 'latest' })
+  rig.applier(sink, { start: 'earliest' })
   await rig.rowsAre(['a=x'])
 })
 

@@ -8,7 +8,7 @@ import { eventKey, type LaneRules, type LaneState, planLane, type Verdict } from
 import { eventStream } from '../support/events.ts'
 
 const rules: LaneRules = { topic: 't', partition: 0, sources: null, parks: true }
-const empty: LaneState = { chains: new Map(), parked: new Set(), offset: 0n, foundingUntil: null, whole: true }
+const empty: LaneState = { chains: new Map(), parked: new Set(), offset: 0n, beginning: { until: 0n, founding: new Set() } }
 const park = { park: { code: 'MILLRACE_EVENT_REJECTED', message: 'no' } }
 
 /** as a queue would give them back, from offset 0 */
@@ -84,6 +84,25 @@ describe('a placeholder', () => {
     expect(batch).toMatchObject({ offset: 0n, moves: [], events: [], parked: [] })
     expect(stopped).toMatchObject({ code: 'MILLRACE_EVENT_TOO_LARGE', remedy: expect.any(String) })
   })
+})
+
+test('a chain that began in the midst of a log is kept as founding until an event stands beyond the end that the log had', () => {
+  const [stale, live, next] = events('abc')
+  const begun: LaneState = { ...empty, offset: 5n, beginning: { until: 7n, founding: new Set() } }
+  const at = (offset: bigint, event: Event): StoredRecord[] => stored([event]).map((record) => ({ ...record, offset }))
+  const first = planLane(begun, at(6n, stale as Event), rules)
+  expect(first.batch.beginning).toBe('{"until":"7","founding":["shop"]}')
+  const jump = {
+    ...(live as Event),
+    prev: (next as Event).position,
+    position: `f${(live as Event).position.slice(1)}` as Event['position'],
+  }
+  const second = planLane(first.after, at(7n, jump), rules)
+  expect(second.stopped).toBeNull()
+  expect(second.founded.map(({ at }) => at)).toEqual([stale?.position])
+  expect(second.batch.beginning).toBe('{"until":"7","founding":[]}')
+  const third = planLane(second.after, at(8n, { ...jump, position: `ff${jump.position.slice(2)}` as Event['position'] }), rules)
+  expect(third.stopped).toMatchObject({ code: 'MILLRACE_GAP' })
 })
 
 test('whatever the verdicts, each event is applied or parked once, keys keep their order, and no parked key is overtaken', () => {

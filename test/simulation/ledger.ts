@@ -42,8 +42,8 @@ interface Partition {
 interface Following {
   /** the next to be applied */
   next: number
-  /** it began in a log that had lost its beginning: below this offset its chain may be founded, also anew */
-  foundingUntil: bigint | null
+  /** it began in the midst of the log: its chain may be founded, also anew, as long as what it passes over stood there before */
+  founding: boolean
   first: number | null
   /** how many events had been published when it began */
   before: number
@@ -127,7 +127,12 @@ export class Ledger {
       const headers = new Map(record.headers.map(([name, value]) => [name, decoder.decode(value)]))
       if (headers.get(HEADER.source) !== SOURCE) continue
       const at = headers.get(HEADER.position) as Position
-      if (this.#vanished.has(at)) this.phantoms = true
+      if (this.#vanished.has(at)) {
+        // behind an event of a later epoch it is a stale record to all that read the log: no chain takes it
+        const { events, published } = this.#partition(place)
+        if (at < (events[published - 1]?.position ?? '')) continue
+        this.phantoms = true
+      }
       if (this.phantoms) return
       const event = this.#byPosition.get(at)
       if (event === undefined) throw new Violation('I4', `${by} published ${at}, which nobody committed`)
@@ -181,14 +186,14 @@ export class Ledger {
   }
 
   /** I5, I6 and the order of effects, at every commit of a replica. */
-  applied({ replica, place: { topic, partition }, batch, offsetBefore }: Applied, logEnd: bigint): void {
+  applied({ replica, place: { topic, partition }, batch, offsetBefore }: Applied): void {
     if (this.phantoms) return
     const place = `${topic}/${partition}`
     const following = this.following(replica, place)
     if (offsetBefore !== null && batch.offset < offsetBefore)
       throw new Violation('I5', `${replica.name} went back from offset ${offsetBefore} to ${batch.offset} in ${place}`)
     if (offsetBefore === null && (batch.offset > 0n || replica.startsLate)) {
-      following.foundingUntil = logEnd
+      following.founding = true
       following.before = this.#partition(place).published
     }
     const parked = new Map(batch.parked.map(({ event, reason }) => [event.position, reason]))
@@ -199,11 +204,9 @@ export class Ledger {
       const committed = this.#byPosition.get(event.position)
       if (committed === undefined || committed.place !== place)
         throw new Violation('I4', `${replica.name} applied ${event.position} in ${place}, where it does not belong`)
-      // a chain may be founded, and founded anew, only where the log had lost its beginning
       const jumps = committed.index !== following.next
-      const founds =
-        following.foundingUntil !== null && (following.first === null || (offsetBefore ?? 0n) < following.foundingUntil)
-      if (jumps && !(founds && committed.index > following.next))
+      const founds = following.founding && committed.index > following.next && committed.index <= following.before
+      if (jumps && !founds)
         throw new Violation(
           committed.index < following.next ? 'I6' : 'I3',
           `${replica.name} applied ${event.position} in ${place}, and ${this.#partition(place).events[following.next]?.position} was next`,
@@ -255,7 +258,7 @@ export class Ledger {
     this.#followed.set(replica, of)
     const following = of.get(place) ?? {
       next: 0,
-      foundingUntil: null,
+      founding: false,
       first: null,
       before: 0,
       applied: new Set(),

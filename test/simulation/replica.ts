@@ -11,6 +11,7 @@ interface Checkpoint extends TopicPartition {
   offset: bigint | null
   readonly positions: Map<string, Position>
   /** what waits, by order */
+  beginning: string | null
   readonly parked: Map<string, readonly ParkedEvent[]>
 }
 
@@ -67,6 +68,8 @@ export class Replica {
       init: async () => {},
       // what people do about parked keys is not the pipeline's: `redrive` below is theirs
       parking: this.parks ? NO_ONE_PARKS : null,
+      copies: null,
+      redeliver: null,
       claim: async (place) => {
         const { epoch, checkpoint } = await ask('claim', () => {
           const row = this.#checkpoint(place)
@@ -95,7 +98,7 @@ export class Replica {
     const key = `${topic}/${partition}`
     let row = this.checkpoints.get(key)
     if (row === undefined) {
-      row = { topic, partition, epoch: 0, offset: null, positions: new Map(), parked: new Map() }
+      row = { topic, partition, epoch: 0, offset: null, positions: new Map(), parked: new Map(), beginning: null }
       this.checkpoints.set(key, row)
     }
     return row
@@ -120,6 +123,7 @@ export class Replica {
     for (const [order, waiting] of parked) row.parked.set(order, waiting)
     const offsetBefore = row.offset
     row.offset = batch.offset
+    row.beginning = batch.beginning ?? row.beginning
     for (const { source, to } of batch.moves) row.positions.set(source, to)
     this.#applied({ replica: this, place, batch, offsetBefore })
   }
@@ -192,6 +196,7 @@ function snapshot(row: Checkpoint): PartitionCheckpoint {
     offset: row.offset,
     positions: new Map(row.positions),
     parked: new Set(row.parked.keys()),
+    beginning: row.beginning,
   }
 }
 

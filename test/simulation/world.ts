@@ -1,22 +1,23 @@
-import { codeOf, MillraceError } from '../../src/core/errors.ts'
+import { codeOf } from '../../src/core/errors.ts'
+import { partitionOf } from '../../src/core/murmur2.ts'
 import type { Position } from '../../src/core/position.ts'
 import { position } from '../../src/core/position.ts'
 import { toRecord } from '../../src/core/record.ts'
 import { latestState } from '../../src/core/relay-state.ts'
-import { type Applier, startApplier } from '../../src/pipeline/applier.ts'
+import { startApplier } from '../../src/pipeline/applier.ts'
 import { initRelayState } from '../../src/pipeline/init-state.ts'
-import type { PartitionStatus } from '../../src/pipeline/lane-follower.ts'
-import { type Relay, startRelay } from '../../src/pipeline/relay.ts'
+import { startRelay } from '../../src/pipeline/relay.ts'
 import { Broker } from './broker.ts'
 import { Dice } from './dice.ts'
 import { Groups } from './group.ts'
-import { isUnfit, Ledger, Violation } from './ledger.ts'
+import { type Harm, Judge, type Running } from './judge.ts'
+import { Ledger, Violation } from './ledger.ts'
 import { Network } from './network.ts'
 import { Postgres, SOURCE, utf8 } from './postgres.ts'
 import { type LogLine, Process } from './process.ts'
 import { type QueueServers, simulatedQueue } from './queue.ts'
 import { Replica } from './replica.ts'
-import { type Action, AGGREGATES, type ProcessName, type RelayName, type Schedule, TOPIC_TEMPLATE, topicFor } from './schedule.ts'
+import { type Action, AGGREGATES, type ProcessName, type RelayName, type Row, type Schedule, TOPIC_TEMPLATE, topicFor } from './schedule.ts'
 import { Scheduler } from './scheduler.ts'
 import { describeAction } from './story.ts'
 
@@ -40,23 +41,13 @@ const HEALED_WITHIN = 120_000
 const NOTICED_WITHIN = 80_000
 const RESTARTED_WITHIN = 20_000
 
-// One file and over 400 lines, because it is the table of what each step does beside what each verdict takes of it.
+// One file and over 400 lines, because it is the table of what each step does. What each verdict takes of it is judge.ts.
 /** Runs a schedule from its first step to the verdict. */
 export async function simulate(schedule: Schedule, options: { readonly trace?: boolean } = {}): Promise<Outcome> {
   const world = new World(schedule, options.trace === true)
   await world.run()
   return world.outcome()
 }
-
-type Running =
-  | { readonly role: 'relay'; readonly process: Process; readonly relay: Relay; halted: string | null }
-  | {
-      readonly role: 'applier'
-      readonly process: Process
-      readonly applier: Applier
-      readonly replica: Replica
-      halted: string | null
-    }
 
 class World {
   readonly #schedule: Schedule
@@ -68,20 +59,18 @@ class World {
   readonly #groups: Groups
   readonly #ledger: Ledger
   readonly #queue: QueueServers
-  readonly #replica: Replica
-  #late: Replica | null = null
+  /** one from the start, and perhaps one that came late */
+  readonly #replicas: Replica[]
   readonly #running = new Map<ProcessName, Running>()
   /** crash the relay when it gets to this failpoint */
   readonly #ambushes = new Map<RelayName, { readonly failpoint: string; readonly downMs: number; readonly noticedMs: number }>()
-  /** what was done that may end in a halt */
-  readonly #harm = new Set<string>()
+  readonly #harm = new Set<Harm>()
   readonly #halts: string[] = []
+  readonly #judge: Judge
   readonly #otherTails = new Map<string, Position>()
   #otherCount = 0
   #fingerprint = 'mapping 1'
   #violation: Violation | null = null
-  #acknowledgedAgain: string | null = null
-  #judging = false
   #faults = 0
 
   constructor(schedule: Schedule, traced: boolean) {
@@ -107,11 +96,21 @@ class World {
       broker: this.#broker,
       groups: this.#groups,
       acknowledgedAgain: (place, offset) => {
-        this.#acknowledgedAgain = `${place} acknowledged offset ${offset} twice, and no relay has halted`
+        this.#judge.acknowledgedAgain = `${place} acknowledged offset ${offset} twice, and no relay has halted`
       },
       appended: (place, records, by) => this.#guard(() => this.#ledger.appended(place, records, by.name)),
     }
-    this.#replica = this.#newReplica('replica', 'earliest')
+    this.#replicas = [this.#newReplica('replica', 'earliest')]
+    this.#judge = new Judge({
+      setup,
+      postgres: this.#postgres,
+      broker: this.#broker,
+      ledger: this.#ledger,
+      running: this.#running,
+      replicas: this.#replicas,
+      harm: this.#harm,
+      halts: this.#halts,
+    })
   }
 
   outcome(): Outcome {
@@ -140,12 +139,26 @@ class World {
     for (const name of ['relay A', 'relay B', 'applier P', 'applier Q'] as const) this.#start(name)
     await this.#until(last + 0.1, () => false)
     this.#heal()
-    await this.#until(last + HEALED_WITHIN, () => this.#isSettled())
-    if (this.#violation === null && !this.#isSettled()) this.#fail(new Violation('I10', this.#unsettled()))
-    if (setup.restartedAtEnd) this.#restartAll()
-    const patience = setup.restartedAtEnd ? RESTARTED_WITHIN : this.#harm.size > 0 ? NOTICED_WITHIN : 0
-    await this.#until(this.#scheduler.now + patience, () => false)
-    if (this.#violation === null) this.#guard(() => this.#judge())
+    await this.#until(last + HEALED_WITHIN, () => this.#judge.isSettled)
+    if (this.#violation === null && !this.#judge.isSettled)
+      this.#fail(new Violation('I10', `${HEALED_WITHIN / 1_000} s after all was well: ${this.#judge.unsettled}`))
+    if (setup.restartedAtEnd) {
+      const { phantoms } = this.#ledger
+      await this.#restartAll()
+      // one that was still on its way then is met by the session after
+      if (this.#ledger.phantoms && !phantoms) await this.#restartAll()
+    } else if (this.#harm.size > 0) await this.#until(this.#scheduler.now + NOTICED_WITHIN, () => false)
+    await this.#tellTheLost()
+    if (this.#violation === null) this.#guard(() => this.#judge.judge())
+  }
+
+  /** What was lost and overwritten is told by the next event of its partition: there is one. */
+  async #tellTheLost(): Promise<void> {
+    const places = new Set(this.#judge.lacking.map(({ place }) => place))
+    if (places.size === 0 || !this.#harm.has('queue')) return
+    this.#scheduler.say(`one more event for ${[...places].join(', ')}`)
+    this.#commit({ rows: [...places].map((place) => rowFor(place, this.#broker.partitionsPerTopic)), backToBack: false })
+    await this.#until(this.#scheduler.now + HEALED_WITHIN, () => this.#judge.areRelaysHalted || this.#judge.lacking.length === 0)
   }
 
   /** `millrace init`, before anything can go wrong */
@@ -180,10 +193,7 @@ class World {
 
   #newReplica(name: string, start: 'earliest' | 'latest'): Replica {
     const traits = { parks: this.#schedule.setup.parks, startsLate: start === 'latest' }
-    return new Replica(name, traits, this.#network, (applied) => {
-      const { topic, partition } = applied.place
-      this.#guard(() => this.#ledger.applied(applied, this.#broker.log(topic, partition)?.end ?? 0n))
-    })
+    return new Replica(name, traits, this.#network, (applied) => this.#guard(() => this.#ledger.applied(applied)))
   }
 
   #start(name: ProcessName): void {
@@ -211,8 +221,8 @@ class World {
       })
       return
     }
-    const replica = name === 'applier Z' ? this.#late : this.#replica
-    if (replica === null) return
+    const replica = this.#replicas[name === 'applier Z' ? 1 : 0]
+    if (replica === undefined) return
     const applier = startApplier({
       name: replica.name,
       pipeline: SOURCE,
@@ -298,8 +308,8 @@ class World {
       case 'other source':
         return this.#publishOther(action)
       case 'sink joins':
-        if (this.#late !== null) return
-        this.#late = this.#newReplica('late', action.start)
+        if (this.#replicas.length > 1) return
+        this.#replicas.push(this.#newReplica('late', action.start))
         return this.#start('applier Z')
       case 'redrive':
         return this.#redrive()
@@ -410,7 +420,7 @@ class World {
     }
   }
 
-  #commit({ rows, backToBack }: Extract<Action, { kind: 'transaction' }>): void {
+  #commit({ rows, backToBack }: Pick<Extract<Action, { kind: 'transaction' }>, 'rows' | 'backToBack'>): void {
     if (this.#network.isDown('postgres')) return
     this.#ledger.commit(this.#postgres.commit(rows, backToBack), this.#postgres.history.length + 1)
   }
@@ -442,7 +452,7 @@ class World {
   }
 
   #redrive(): void {
-    for (const replica of this.#replicas()) {
+    for (const replica of this.#replicas) {
       replica.mended = true
       const redriven = replica.redrive()
       if (redriven === null) continue
@@ -451,10 +461,6 @@ class World {
       )
       this.#ledger.redriven(replica, redriven.order, redriven.applied)
     }
-  }
-
-  #replicas(): readonly Replica[] {
-    return this.#late === null ? [this.#replica] : [this.#replica, this.#late]
   }
 
   #logged(name: string, { level, fields, message }: LogLine): void {
@@ -469,23 +475,11 @@ class World {
     const code = codeOf(error)
     const { message } = error as Error
     this.#scheduler.say(`${who} HALTS: ${code}: ${message}`)
-    if (this.#deserves(who, error, code, place)) this.#halts.push(`${who}: ${code}`)
+    if (this.#judge.deserves(who, error, place)) this.#halts.push(`${who}: ${code}`)
     else
       this.#fail(
         new Violation(`false halt ${code}`, `${who} halted and nothing had happened that deserves it: ${code}: ${message}`),
       )
-  }
-
-  #deserves(who: string, error: unknown, code: string, place: string | undefined): boolean {
-    const reasons = (who.startsWith('relay') ? RELAY_HALTS : APPLIER_HALTS)[code] ?? []
-    if (this.#ledger.phantoms || reasons.some((reason) => this.#harm.has(reason))) return true
-    const running = [...this.#running].find(([name]) => who.startsWith(name))?.[1]
-    if (place === undefined || running?.role !== 'applier' || !(error instanceof MillraceError)) return false
-    if (code === 'MILLRACE_GAP') return this.#ledger.foundedOnDuplicate(running.replica, place)
-    // a value whose giver stands in a partition that is halted comes no more
-    if (code === 'MILLRACE_EVENT_CONFLICT' && this.#halts.some((halt) => halt.startsWith('applier'))) return true
-    const event = this.#ledger.at(String(error.fields['position']))
-    return event !== undefined && (isUnfit(event, code) || this.#ledger.overtook(running.replica, event, code))
   }
 
   #heal(): void {
@@ -496,113 +490,10 @@ class World {
     for (const { process } of this.#running.values()) if (process.stopped) process.goOn()
   }
 
-  #restartAll(): void {
+  #restartAll(): Promise<void> {
     this.#scheduler.say('every process starts anew')
     for (const name of this.#running.keys()) this.#crash(name, 100, 20)
-  }
-
-  #isSettled(): boolean {
-    // one that came late shows itself with the next event, or to the next session
-    if (this.#ledger.phantoms) return true
-    const { slot, wal } = this.#postgres
-    if (!this.#areRelaysHalted()) {
-      if (this.#ledger.unpublished !== null) return false
-      const last = wal.at(-1)
-      if (slot === null || (last !== undefined && slot.confirmed < last.endLsn)) return false
-    }
-    return this.#behind() === null
-  }
-
-  #unsettled(): string {
-    const { slot, wal } = this.#postgres
-    const last = wal.at(-1)
-    const relaying = !this.#areRelaysHalted()
-    const unpublished = relaying ? this.#ledger.unpublished : null
-    const unconfirmed =
-      relaying && last !== undefined && (slot === null || slot.confirmed < last.endLsn)
-        ? `the slot is confirmed up to ${slot?.confirmed.toString(16)}, and the last commit ends at ${last.endLsn.toString(16)}`
-        : null
-    return `${HEALED_WITHIN / 1_000} s after all was well: ${unpublished ?? this.#behind() ?? unconfirmed ?? 'nothing is amiss now'}`
-  }
-
-  #areRelaysHalted(): boolean {
-    return [...this.#running.values()].filter(({ role }) => role === 'relay').every(({ halted }) => halted !== null)
-  }
-
-  /** a partition that a replica has not applied to its end, and is not halted in */
-  #behind(): string | null {
-    // what was lost is told by whoever meets it first: with the next event, or by the next session
-    const told = this.#halts.length > 0 || !this.#judging || !this.#schedule.setup.restartedAtEnd
-    const excused = this.#harm.has('queue') && told
-    for (const replica of this.#replicas()) {
-      const appliers = [...this.#running.values()].flatMap((one) =>
-        one.role === 'applier' && one.replica === replica ? [one] : [],
-      )
-      if (appliers.every(({ halted }) => halted !== null)) continue
-      const lanes = appliers.flatMap(({ applier, process }) => (process.alive ? applier.status().partitions : []))
-      const halted = new Set(
-        lanes.filter(({ phase }) => phase === 'halted').map(({ topic, partition }) => `${topic}/${partition}`),
-      )
-      // it waits for what a halted partition may yet give up
-      const waits = ({ phase, error }: PartitionStatus): boolean =>
-        phase === 'waiting' && halted.size > 0 && codeOf(error) === 'MILLRACE_EVENT_CONFLICT'
-      const waiting = new Set(lanes.filter(waits).map(({ topic, partition }) => `${topic}/${partition}`))
-      for (const [place, { published }] of this.#ledger.partitions) {
-        if (halted.has(place) || waiting.has(place)) continue
-        const [topic = '', partition = ''] = place.split('/')
-        const log = this.#broker.log(topic, Number(partition))
-        const checkpoint = replica.checkpoints.get(place)
-        const following = this.#ledger.following(replica, place)
-        if (log === undefined || (log.end === 0n && published === 0)) continue
-        if (checkpoint?.offset == null || log.from(checkpoint.offset, 1).length > 0)
-          return `${replica.name} stands at offset ${checkpoint?.offset} of ${place}, which ends at ${log.end}`
-        if (following.next < published && following.foundingUntil === null && !excused)
-          return `${replica.name} has applied ${following.next} events of ${place}, where ${published} were published`
-      }
-    }
-    return null
-  }
-
-  /**
-   * PROTOCOL 2.3 rule 2: what a relay has recorded of a log, and the log no longer has. (What was lost and overwritten under a
-   * running relay is not seen by it, and is a gap for every sink that lacks it.)
-   */
-  #unnoticed(): string | null {
-    for (const [topic, tails] of latestState(this.#broker.state)?.topics ?? [])
-      for (const [partition, tail] of tails.entries()) {
-        const log = this.#broker.log(topic, partition)
-        const place = `${topic}/${partition}`
-        if (log === undefined) return `the topic of ${place} is gone, and a relay goes on`
-        if (log.end <= tail.offset)
-          return `${place} ends at ${log.end}, offset ${tail.offset} was acknowledged, and a relay goes on`
-        if (!this.#schedule.setup.restartedAtEnd || tail.position === null || log.start > tail.offset) continue
-        const [record] = log.from(tail.offset, 1)
-        if (record?.offset !== tail.offset || !this.#ledger.isOf(record, tail.position))
-          return `${place} has another record at offset ${tail.offset} than was acknowledged, and a relay that started since goes on`
-      }
-    return null
-  }
-
-  #judge(): void {
-    this.#judging = true
-    const relaysHalted = this.#areRelaysHalted()
-    if (this.#ledger.phantoms) {
-      if (this.#halts.length === 0 && this.#schedule.setup.restartedAtEnd)
-        throw new Violation('silent loss', 'the queue holds events that the source has lost, and nothing has halted')
-      return
-    }
-    const unpublished = this.#ledger.unpublished
-    if (unpublished !== null && !relaysHalted) throw new Violation('I2', unpublished)
-    const behind = this.#behind()
-    if (behind !== null) throw new Violation('silent loss', behind)
-    if (this.#acknowledgedAgain !== null && !this.#halts.some((halt) => halt.startsWith('relay')))
-      throw new Violation('silent loss', this.#acknowledgedAgain)
-    const unnoticed = relaysHalted ? null : this.#unnoticed()
-    if (unnoticed !== null) throw new Violation('silent loss', unnoticed)
-    const mustRefuse = [...this.#harm].find((harm) => harm === 'publication' || harm === 'fingerprint')
-    if (mustRefuse !== undefined && this.#schedule.setup.restartedAtEnd && !relaysHalted)
-      throw new Violation('silent loss', `the ${mustRefuse} changed under the stream, and a relay that started since goes on`)
-    for (const replica of this.#replicas()) this.#ledger.checkRows(replica)
+    return this.#until(this.#scheduler.now + RESTARTED_WITHIN, () => false)
   }
 
   #guard(check: () => void): void {
@@ -620,21 +511,12 @@ class World {
   }
 }
 
-/** by code: the harm that deserves it */
-const RELAY_HALTS: Readonly<Record<string, readonly string[]>> = {
-  MILLRACE_QUEUE_LOST_END: ['queue', 'state'],
-  MILLRACE_QUEUE_NOT_READY: ['queue'],
-  MILLRACE_QUEUE_OFFSET_GONE: ['queue', 'retention'],
-  MILLRACE_STATE_MISSING: ['state'],
-  MILLRACE_SLOT_MISSING: ['slot'],
-  MILLRACE_SLOT_MOVED: ['slot'],
-  MILLRACE_PUBLICATION_MISSING: ['publication'],
-  MILLRACE_SOURCE_CHANGED: ['timeline'],
-  MILLRACE_FINGERPRINT_CHANGED: ['fingerprint'],
-}
-const APPLIER_HALTS: Readonly<Record<string, readonly string[]>> = {
-  MILLRACE_GAP: ['queue'],
-  MILLRACE_QUEUE_OFFSET_GONE: ['queue', 'retention'],
-  MILLRACE_QUEUE_NOT_READY: ['queue'],
-  MILLRACE_EVENT_CONFLICT: ['queue', 'retention'],
+/** A row whose key belongs to the place. */
+function rowFor(place: string, partitions: number): Row {
+  const [topic, partition] = place.split('/')
+  const aggregate = topic === topicFor('order') ? 'order' : 'customer'
+  let n = 0
+  while (partitionOf(utf8(`last${n}`), partitions) !== Number(partition)) n++
+  const type = aggregate === 'order' ? 'OrderPut' : 'CustomerPut'
+  return { aggregate, key: `last${n}`, type, payload: '{"v":0}', headers: null, orderingKey: null }
 }

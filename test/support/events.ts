@@ -66,5 +66,5 @@ export function batchOf(events: readonly Event[], offset: bigint, parked: readon
     from: (own[0] as Event).prev,
     to: (own.at(-1) as Event).position,
   }))
-  return { moves, offset, events, parked }
+  return { moves, offset, events, parked, beginning: null }
 }

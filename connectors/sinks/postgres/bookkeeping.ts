@@ -41,9 +41,9 @@ export interface Bookkeeping {
 
 type Row = Pick<
   Selectable<Tables['checkpoint']>,
-  'source' | 'topic' | 'partition' | 'position' | 'offset' | 'owner_epoch' | 'parked_version'
+  'source' | 'topic' | 'partition' | 'position' | 'offset' | 'owner_epoch' | 'parked_version' | 'beginning'
 >
-const COLUMNS = ['source', 'topic', 'partition', 'position', 'offset', 'owner_epoch', 'parked_version'] as const
+const COLUMNS = ['source', 'topic', 'partition', 'position', 'offset', 'owner_epoch', 'parked_version', 'beginning'] as const
 
 export function openBookkeeping(pool: pg.Pool, schema: string, sink: string, ownSource: string): Bookkeeping {
   const db = typedTables(pool, schema)
@@ -79,7 +79,14 @@ export function openBookkeeping(pool: pg.Pool, schema: string, sink: string, own
         const own = { ...rowsOf(partition), source: ownSource }
         await tx
           .insertInto('checkpoint')
-          .values({ ...own, position: null, offset: null, owner_epoch: '0', updated_at: sql<Date>`clock_timestamp()` })
+          .values({
+            ...own,
+            position: null,
+            offset: null,
+            beginning: null,
+            owner_epoch: '0',
+            updated_at: sql<Date>`clock_timestamp()`,
+          })
           .onConflict((conflict) => conflict.doNothing())
           .execute()
         // the lock first, in a statement of its own: the next one then sees the rows that a former owner added
@@ -155,7 +162,8 @@ function checkpointOf(
 ): PartitionCheckpoint {
   const offset = rows.find((row) => row.offset !== null)?.offset ?? null
   const positions = rows.flatMap(({ source, position }) => (position === null ? [] : [[source, position as Position] as const]))
-  return { topic, partition, positions: new Map(positions), offset: offset === null ? null : BigInt(offset), parked }
+  const beginning = rows.find((row) => row.beginning !== null)?.beginning ?? null
+  return { topic, partition, positions: new Map(positions), offset: offset === null ? null : BigInt(offset), parked, beginning }
 }
 
 export function fenced({ topic, partition }: TopicPartition): MillraceError {

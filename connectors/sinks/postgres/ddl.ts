@@ -21,6 +21,8 @@ export function bookkeepingSql(schema: string): readonly string[] {
 )`,
     // raised with each key that is parked no more: an owner that does not know it yet would park on behind nothing
     `alter table ${s}.checkpoint add column if not exists parked_version bigint not null default 0`,
+    // how the applier began to read the partition: its own text
+    `alter table ${s}.checkpoint add column if not exists beginning text`,
     // a key that was deleted, and at which position: an older event does not bring it back
     `create table if not exists ${s}.deleted (
   sink text not null,

@@ -50,6 +50,7 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
         textArray(batch.moves.map(({ to }) => to)),
         String(new Set([...claim.sources, ...batch.moves.map(({ source }) => source)]).size),
         claim.parkedVersion,
+        batch.beginning,
       ],
     }
     const parked = batch.parked.length > 0 && parker !== null ? parker.statements(partition, batch.parked) : []
@@ -162,7 +163,8 @@ function moveSql(schema: string): string {
   const checkpoint = `${pg.escapeIdentifier(schema)}.checkpoint`
   return `with moved as (
   update ${checkpoint} c
-  set position = coalesce(($8::text[])[array_position($6::text[], c.source)], c.position), "offset" = $5::bigint, updated_at = clock_timestamp()
+  set position = coalesce(($8::text[])[array_position($6::text[], c.source)], c.position), "offset" = $5::bigint,
+    beginning = coalesce($11::text, c.beginning), updated_at = clock_timestamp()
   where c.sink = $1 and c.topic = $2 and c.partition = $3::int and c.owner_epoch = $4::bigint and (c."offset" <= $5::bigint) is not false
     and (array_position($6::text[], c.source) is null or c.position is not distinct from ($7::text[])[array_position($6::text[], c.source)])
   returning c.parked_version

@@ -129,6 +129,8 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
       parker === null
         ? null
         : openParking({ pool, schema, sink: name, admit, planning: async (place) => planningOf(await resolved(), place) }),
+    copies: null,
+    redeliver: null,
     traits: { name: 'postgres', effect: 'exactly-once', checkpoints: true },
 
     check: () => checkSink(pool, settings, `sinks.${name}`, async () => (await compared()).changed),

@@ -13,6 +13,7 @@ export interface Tables {
     offset: string | null
     owner_epoch: string
     parked_version: Generated<string>
+    beginning: string | null
     updated_at: Date
   }
   target: {

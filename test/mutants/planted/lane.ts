@@ -15,8 +15,8 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     file: 'src/core/chain.ts',
     edits: [
       {
-        find: "return chain.foundingUntil !== null && offset < chain.foundingUntil ? 'founding' : 'gap'",
-        replace: "return offset < 0n ? 'gap' : 'next'",
+        find: "return chain.founding ? 'founding' : 'gap'",
+        replace: "return 'next'",
       },
     ],
     caughtBy: simulationHaving('broker loss'),
@@ -25,7 +25,7 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     bug: 'any first event founds a chain',
     harm: 'a log that has lost its very first records is taken for one that begins with what is left',
     file: 'src/core/chain.ts',
-    edits: [{ find: "return chain.whole && event.prev !== null ? 'gap' : 'founding'", replace: "return 'founding'" }],
+    edits: [{ find: "return whole && event.prev !== null ? 'gap' : 'founding'", replace: "return 'founding'" }],
     caughtBy: simulationHaving('broker loss'),
   },
   {
@@ -34,11 +34,23 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     file: 'src/core/chain.ts',
     edits: [
       {
-        find: 'chain.foundingUntil !== null && offset < chain.foundingUntil',
-        replace: 'chain.foundingUntil !== null && offset >= 0n',
+        find: '(chain.at === null || chain.founding) && offset < until',
+        replace: '(chain.at === null || chain.founding) && offset >= 0n && until > 0n',
       },
     ],
-    caughtBy: test('core/chain', 'a chain that began in a trimmed log may have met a stale run'),
+    caughtBy: test('core/chain', 'a chain that began in the midst of a log may have met a stale run'),
+  },
+  {
+    bug: 'how a sink began is not kept',
+    harm: 'after a restart a log that lost its first records is taken for one that begins with what is left',
+    file: 'src/pipeline/lane-follower.ts',
+    edits: [
+      {
+        find: 'checkpoint.beginning === null ? null : decodeBeginning(checkpoint.beginning)',
+        replace: 'checkpoint.offset === null ? null : decodeBeginning(\'{"until":"1","founding":[]}\')',
+      },
+    ],
+    caughtBy: simulation,
   },
   {
     bug: 'what is stale is a gap',
@@ -103,7 +115,12 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     bug: 'the start of a sink without a checkpoint is not kept',
     harm: 'a restart before the first event begins elsewhere: with `latest`, behind what came meanwhile',
     file: 'src/pipeline/lane-follower.ts',
-    edits: [{ find: 'await lane.apply({ moves: [], offset, events: [], parked: [] })\n', replace: '' }],
+    edits: [
+      {
+        find: 'await lane.apply({ moves: [], offset, events: [], parked: [], beginning: encodeBeginning(beginning) })\n',
+        replace: '',
+      },
+    ],
     caughtBy: test(
       'pipeline/applier',
       'start: latest holds its place from the beginning: a restart before the first event loses nothing',
