@@ -65,7 +65,11 @@ test('its config, commands, SQL and TypeScript lead from an event to a row', asy
   const env = { DATABASE_URL: source.url, WAREHOUSE_URL: warehouse.url }
 
   const commands = [...readme.matchAll(/^npx millrace ([^#\n]+)/gm)].map(([, command]) => (command as string).trim())
-  expect(commands).toEqual(['check', 'init', 'run', 'status', 'parked list warehouse', 'resume', 'drain'])
+  expect(commands).toEqual([
+    ...['check', 'init', 'run', 'status', 'parked list warehouse'],
+    ...['resume', 'drain'],
+    ...['checkpoint save before-deploy', 'verify warehouse', 'replay warehouse --from before-deploy', 'rebuild warehouse'],
+  ])
   const codes: Record<string, number | null> = {}
   const whileStopped = commands.splice(5)
   for (const command of commands) {

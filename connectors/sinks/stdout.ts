@@ -22,7 +22,7 @@ export type StdoutOptions = z.input<typeof stdoutOptions>
  * Writes one JSON line an event to stdout: `source`, `topic`, `partition`, `position`, `id`, `type`, `version`, `key`,
  * `committedAt` (ms), `headers`, and one of `value` (the payload as it was written, so its numbers keep every digit),
  * `valueBase64` (a payload that is not JSON) or `tombstone: true`. At least once: nothing is remembered from one run to
- * the next.
+ * the next. What a replay writes again has `"replayed": true`.
  */
 export default defineSink<z.output<typeof stdoutOptions>>({
   name: 'stdout',
@@ -47,6 +47,11 @@ export function openLineSink(destination: Writable): Sink {
       if (!destination.writable) return reject(failure(broken))
       destination.write(text, (error) => (error ? reject(failure(error)) : resolve()))
     })
+  }
+
+  /** in one piece: lines of a replay and of the lanes do not mix */
+  async function writeEvents(place: TopicPartition, events: readonly Event[], replayed = false): Promise<void> {
+    if (events.length > 0) await write(events.map((event) => toLine(place, event, replayed)).join(''))
   }
 
   async function claim(place: TopicPartition): Promise<Lane> {
@@ -83,7 +88,7 @@ export function openLineSink(destination: Writable): Sink {
             )
           positions.set(source, to)
         }
-        if (events.length > 0) await write(events.map((event) => toLine(place, event)).join(''))
+        await writeEvents(place, events)
         held.checkpoint = { ...place, positions, offset, parked: NONE, beginning: beginning ?? checkpoint.beginning }
       },
       reread: async () => mine(),
@@ -94,7 +99,7 @@ export function openLineSink(destination: Writable): Sink {
   return {
     parking: null,
     copies: null,
-    redeliver: null,
+    redeliver: (place, events) => writeEvents(place, events, true),
     traits: { name: 'stdout', effect: 'at-least-once', checkpoints: false },
     check: async () => [],
     init: async () => {},
@@ -109,11 +114,11 @@ export function openLineSink(destination: Writable): Sink {
 const NONE: ReadonlySet<string> = new Set()
 
 /** One line, whatever the event holds: JSON has no raw line break but between its tokens. */
-function toLine({ topic, partition }: TopicPartition, event: Event): string {
+function toLine({ topic, partition }: TopicPartition, event: Event, replayed: boolean): string {
   const { source, position, id, type, version, committedAt } = event
   const key = decode(event.key)
   const fields = [
-    JSON.stringify({ source, topic, partition, position, id, type, version }).slice(1, -1),
+    JSON.stringify({ source, topic, partition, position, id, type, version, ...(replayed && { replayed }) }).slice(1, -1),
     key === null ? `"keyBase64":${base64(event.key)}` : `"key":${JSON.stringify(key)}`,
     `"committedAt":${committedAt}`,
     `"headers":${headersOf(event)}`,

@@ -24,6 +24,11 @@ export function exitCodeFor(error: unknown): ExitCode {
     case 'MILLRACE_USAGE':
     case 'MILLRACE_CONFIG_INVALID':
     case 'MILLRACE_NOT_PARKED':
+    case 'MILLRACE_CHECKPOINT_UNKNOWN':
+    case 'MILLRACE_CHECKPOINT_EXISTS':
+    case 'MILLRACE_REPLAY_REFUSED':
+    case 'MILLRACE_REPLAY_RUNNING':
+    case 'MILLRACE_REPLAY_UNKNOWN':
       return EXIT.usage
     case 'MILLRACE_DRAIN_TIMEOUT':
       return EXIT.drainTimeout

@@ -1,15 +1,20 @@
 import { Command } from 'commander'
 import type { Secrets } from '../runtime/secrets.ts'
+import { addBackfill } from './commands/backfill.ts'
 import { addCheck } from './commands/check.ts'
+import { addCheckpoint } from './commands/checkpoint.ts'
 import { addConfig } from './commands/config.ts'
 import { addDemo } from './commands/demo.ts'
 import { addDrain } from './commands/drain.ts'
 import { addInit } from './commands/init.ts'
 import { addParked } from './commands/parked.ts'
+import { addRebuild } from './commands/rebuild.ts'
+import { addReplay } from './commands/replay.ts'
 import { addResume } from './commands/resume.ts'
 import { addRun } from './commands/run.ts'
 import { addStatus } from './commands/status.ts'
 import { addTeardown } from './commands/teardown.ts'
+import { addVerify } from './commands/verify.ts'
 import type { ExitCode } from './exit-code.ts'
 import { VERSION } from './version.ts'
 
@@ -42,7 +47,23 @@ Exit codes: 0 done, equal, drained · 1 unexpected · 2 usage or config · 3 neg
             4 halted, a person must decide · 5 drain deadline passed
 Data goes to standard output, logs to standard error.`,
     )
-  for (const add of [addCheck, addInit, addRun, addStatus, addDrain, addResume, addParked, addTeardown, addConfig, addDemo])
+  for (const add of [
+    addCheck,
+    addInit,
+    addRun,
+    addStatus,
+    addDrain,
+    addResume,
+    addParked,
+    addCheckpoint,
+    addReplay,
+    addVerify,
+    addRebuild,
+    addBackfill,
+    addTeardown,
+    addConfig,
+    addDemo,
+  ])
     add(program, context)
   for (const command of program.commands) command.exitOverride().helpOption('-h, --help', 'print this help')
   return program

@@ -1,6 +1,6 @@
 import type { Position } from './position.ts'
 import type { TopicPartition } from './queue.ts'
-import type { Lane } from './sink.ts'
+import type { Lane, ParkReason } from './sink.ts'
 
 /**
  * The folded copy (PROTOCOL 2.5): what the stream makes of a sink's rows, built beside them by the sink's own mapping, then
@@ -10,14 +10,18 @@ import type { Lane } from './sink.ts'
  * sink knows its rows.
  */
 export interface Copies {
+  /** how events become rows here, known without asking the store */
+  readonly rows: RowTraits
   /** null: there is none. Takes nothing. */
   find(): Promise<CopyRecord | null>
   /**
    * Makes the copy, empty, and takes it.
    * @param job what the pipeline wants to remember of it
+   * @param remap whether the mapping may be another than the one that the sink's rows were written by. Default: false
    * @throws MILLRACE_REPLAY_RUNNING when there is one
+   * @throws MILLRACE_MAPPING_CHANGED unless `remap`
    */
-  create(job: string, shape: CopyShape): Promise<Copy>
+  create(job: string, shape: CopyShape, remap?: boolean): Promise<Copy>
   /**
    * Takes the copy that is there, to go on with it.
    * @throws MILLRACE_REPLAY_RUNNING when another process works on it
@@ -29,6 +33,18 @@ export interface Copies {
    * @throws MILLRACE_REPLAY_UNKNOWN
    */
   ask(wish: CopyWish | null): Promise<void>
+  /** the tables that a swap has put aside, by their names now */
+  aside(): Promise<readonly string[]>
+  /** Removes them. @returns which */
+  dropAside(): Promise<readonly string[]>
+}
+
+/** They decide what has to be folded for a key's true state. */
+export interface RowTraits {
+  /** some events write a part of a row (`merge`): its state needs every event of its key, from the first on */
+  readonly parts: boolean
+  /** some rows are written by events of several keys or topics */
+  readonly shared: boolean
 }
 
 /**
@@ -54,7 +70,9 @@ export interface Copy {
   keep(job: string): Promise<CopyWish | null>
   /**
    * One partition on its way into the copy: a lane with a checkpoint of the copy's own, of the same contract. What a batch
-   * parks is folded apart, so that its rows can be told.
+   * parks is folded apart, so that its rows can be told. A fold whose first batch moves the offset to 0 begins with the
+   * partition's very first record: then no key of it began before. A partition is folded up to the sink's offset, by a
+   * batch without events where nothing is retained: else what lies between counts as not folded.
    */
   fold(partition: TopicPartition): Promise<Lane>
   /** What is in the copy now is selected: only these keys are compared and mended, however far the fold goes on. */
@@ -76,6 +94,26 @@ export interface Copy {
    * @throws MILLRACE_COPY_BEHIND when a delete beyond what is folded may have left no trace: fold on, then again
    */
   mend(keys: readonly Difference[], options: MendOptions): Promise<Mended>
+  /** the sink's mapping is not the one that its rows were written by, and it follows nothing until `adopt` */
+  readonly remapped: boolean
+  /**
+   * From now on nobody has a partition of the sink, nor takes one, until `adopt`: to be called before the first row is
+   * written by another mapping. Durable, also when the copy is dropped: then rows of two mappings would stand side by side.
+   */
+  halt(): Promise<void>
+  /** The copy's mapping is the one of the sink's rows from now on. */
+  adopt(): Promise<void>
+  /** shape `table`: what stands against a swap, in words; none: it can be done. To be asked before the fold. */
+  obstacles(): Promise<readonly string[]>
+  /** shape `table`: The sink's own rows take the place of the copy's, so that a swap leaves them as they are. @returns rows */
+  carry(keys: readonly Difference[]): Promise<number>
+  /**
+   * shape `table`: The copy's tables take the place of the sink's, with guards, markers and mapping, in one transaction that
+   * holds the locks of all partitions. The old tables are put aside.
+   * @param last is awaited under the locks, and has seconds: folds on to where the sink stands now
+   * @throws MILLRACE_COPY_BEHIND when the copy does not stand there then: nothing was changed
+   */
+  swap(last: () => Promise<void>): Promise<void>
   /** Lets go; the copy stays, for whoever takes it. */
   close(): Promise<void>
   /** Ends it: the copy and all that belongs to it is removed. */
@@ -95,6 +133,8 @@ export interface Reach {
   readonly whole: boolean
   /** by source: rows that show an older position (or none) may be of events that the queue no longer holds */
   readonly since: ReadonlyMap<string, Position>
+  /** only the values are compared: the positions in the copy are not those of the stream, they just say what is newer */
+  readonly values?: boolean
 }
 
 export interface Comparison {
@@ -132,6 +172,13 @@ export interface MendOptions {
 export interface Mended {
   readonly written: number
   readonly removed: number
-  /** left alone: newer, parked, partial, unverifiable, or equal by now */
+  /** left alone: newer, parked, partial, unverifiable, equal by now, or refused */
   readonly left: number
+  /** what the store does not take as it is folded: a constraint, a trigger. The other keys are written. */
+  readonly refused: readonly Refused[]
+}
+
+export interface Refused {
+  readonly key: Difference
+  readonly reason: ParkReason
 }

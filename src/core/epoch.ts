@@ -1,4 +1,4 @@
-import type { Lsn } from './position.ts'
+import { type Lsn, type Position, position } from './position.ts'
 import type { Tail } from './relay-state.ts'
 
 /**
@@ -32,6 +32,11 @@ export function epochAt(epochs: readonly Epoch[], commitLsn: Lsn): number {
   let index = epochs.length - 1
   while (index > 0 && commitLsn < (epochs[index] as Epoch).from) index--
   return (epochs[index] as Epoch).epoch
+}
+
+/** All events of commits below the LSN stand below it, and no other. */
+export function beginningAt(epochs: readonly Epoch[], lsn: Lsn): Position {
+  return position(epochAt(epochs, lsn), lsn, 0)
 }
 
 export function lastEpoch(epochs: readonly Epoch[]): Epoch {

@@ -1,4 +1,4 @@
-import { type Epoch, epochsUpon, lastEpoch, relayedUpTo, type ServerIdentity, sharedUpTo } from './epoch.ts'
+import { beginningAt, type Epoch, epochsUpon, lastEpoch, relayedUpTo, type ServerIdentity, sharedUpTo } from './epoch.ts'
 import { MillraceError } from './errors.ts'
 import { formatLsn, type Lsn, type Position } from './position.ts'
 import type { RelayState, Tail } from './relay-state.ts'
@@ -47,7 +47,15 @@ export function followServer(found: {
       { ...state, intent },
       identity.confirmed,
     )
-  return { ...state, topics, epochs: epochsUpon(state.epochs, identity, topics), intent, drained: null }
+  const epochs = epochsUpon(state.epochs, identity, topics)
+  return { ...state, topics, epochs, intent, drained: null, floor: floorOf(state, shared) }
+}
+
+/** Never above what the server shares with what was drained: what it commits there now was never published. */
+function floorOf({ epochs, drained, floor }: RelayState, shared: Lsn): Position | null {
+  const known = drained === null ? floor : beginningAt(epochs, drained.lsn)
+  const highest = beginningAt(epochs, shared)
+  return known !== null && known > highest ? highest : known
 }
 
 /**

@@ -1,4 +1,4 @@
-import { type Epoch, lastEpoch, type ServerIdentity } from './epoch.ts'
+import { beginningAt, type Epoch, lastEpoch, type ServerIdentity } from './epoch.ts'
 import { MillraceError } from './errors.ts'
 import { explainGap, refuseForeign } from './failover.ts'
 import { formatLsn, type Lsn, type Position } from './position.ts'
@@ -31,6 +31,11 @@ export interface RelayState {
   readonly gaps: readonly Gap[]
   /** all that was committed below this LSN is published and applied; null as soon as a session begins */
   readonly drained: { readonly lsn: Lsn; readonly at: number } | null
+  /**
+   * All events below it were published before the stream was last drained; null: it never was. A slot that rewinds sends them
+   * again, and what a drain is for may have moved their keys to partitions whose tails do not know them.
+   */
+  readonly floor: Position | null
 }
 
 /** The last record of ours that a partition is known to hold. The number of tails pins the topic's partition count. */
@@ -60,6 +65,22 @@ export function wentBack(state: RelayState, copy: RelayState, server: ServerIden
   const last = lastEpoch(state.epochs)
   if (copied.epoch !== last.epoch || server.timeline !== last.timeline) return false
   return copy.session < copied.session || (copy.session === copied.session && copy.intent < copied.intent)
+}
+
+/**
+ * Whether a relay that ran until the target was confirmed left the stream at rest: nothing is under way, and nothing that was
+ * relayed comes again. Else a mark would be wrong: what comes again, or arrives late, may by then belong elsewhere.
+ */
+export function isAtRest(
+  after: RelayState | null,
+  run: { readonly before: RelayState | null; readonly target: Lsn; readonly endedWell: boolean },
+): after is RelayState {
+  if (after === null || after.intent < run.target) return false
+  // what a session that failed had under way may arrive yet: one that read beyond it, and ended well, must follow
+  if (!run.endedWell || after.session !== (run.before?.session ?? 0) + 1) return false
+  // no transaction is half published
+  const rest = beginningAt(after.epochs, after.intent)
+  return [...after.topics.values()].every((tails) => tails.every(({ position }) => position === null || position < rest))
 }
 
 /** What lay between the end of one slot and the start of the next, and what was done about it. */

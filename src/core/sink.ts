@@ -39,7 +39,8 @@ export interface SinkTraits {
   readonly name: string
   /**
    * What the guarantee table says: `exactly-once` data and checkpoint commit together, `convergent` by position guard,
-   * `at-least-once` otherwise.
+   * `at-least-once` otherwise. Where this contract says that nothing was done, those two may have written events, which come
+   * again; never the checkpoint.
    */
   readonly effect: 'exactly-once' | 'convergent' | 'at-least-once'
   /** false: no checkpoint is kept, every run begins at the configured start */

@@ -1,7 +1,7 @@
 import type { Epoch } from './epoch.ts'
 import { MillraceError } from './errors.ts'
 import { murmur2 } from './murmur2.ts'
-import { formatLsn, isPosition, type Lsn, parseLsn } from './position.ts'
+import { formatLsn, isPosition, type Lsn, type Position, parseLsn } from './position.ts'
 import type { Copied, Gap, RelayState, Tail } from './relay-state.ts'
 
 /**
@@ -31,6 +31,7 @@ export function encodeState(state: RelayState): string {
     copied: { ...state.copied, intent: formatLsn(state.copied.intent) },
     gaps: state.gaps.map(({ at, epoch, from, to, refill }) => ({ at, epoch, from: formatLsn(from), to: formatLsn(to), refill })),
     drained: state.drained === null ? null : { lsn: formatLsn(state.drained.lsn), at: state.drained.at },
+    floor: state.floor,
   })
   return `${checkOf(json)} ${json}`
 }
@@ -56,6 +57,8 @@ export function decodeState(text: string): RelayState {
       copied: copied(fields(state.copied)),
       gaps: list(state.gaps).map(gap),
       drained: state.drained === null ? null : drained(fields(state.drained)),
+      // one that was written before there were floors has none
+      floor: position(state.floor ?? null),
     }
   } catch (cause) {
     throw new MillraceError('MILLRACE_STATE_CONFLICT', `a relay state record cannot be read: ${String(cause)}`, {
@@ -91,10 +94,14 @@ function topics(value: unknown): ReadonlyMap<string, readonly Tail[]> {
 }
 
 function tail(value: unknown): Tail {
-  const [position, offset] = list(value)
-  if (position !== null && !isPosition(position)) throw new RangeError(`${String(position)} is not a position`)
+  const [at, offset] = list(value)
   if (typeof offset !== 'string' || !/^(-1|\d{1,19})$/.test(offset)) throw new RangeError(`${String(offset)} is not an offset`)
-  return { position, offset: BigInt(offset) }
+  return { position: position(at), offset: BigInt(offset) }
+}
+
+function position(value: unknown): Position | null {
+  if (value !== null && !isPosition(value)) throw new RangeError(`${String(value)} is not a position`)
+  return value
 }
 
 const copied = ({ epoch, session, intent }: Record<string, unknown>): Copied => ({

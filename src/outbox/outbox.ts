@@ -1,5 +1,7 @@
 import type { ValidationIssue, ValidationResult } from '../core/connector.ts'
 import { MillraceError } from '../core/errors.ts'
+import { type BackfillOptions, type BackfillProgress, runBackfill } from './backfill.ts'
+import type { BackfillDatabase } from './backfill-database.ts'
 import { propertyPath } from './json-text.ts'
 import {
   type AggregateId,
@@ -30,6 +32,16 @@ export interface Outbox<Event, Tombstone> {
   emitAll(tx: OutboxTransaction, events: readonly Event[]): Promise<{ readonly ids: readonly string[] }>
   /** An event without a payload: the aggregate is gone. */
   tombstone(tx: OutboxTransaction, event: Tombstone): Promise<{ readonly id: string }>
+  /**
+   * Makes events of rows that are older than the outbox, in transactions of its own; whoever changes a row later has the
+   * last word. Goes on where it stood when it is called again, and is done at once when it was finished.
+   * @throws MILLRACE_USAGE, MILLRACE_SCHEMA_OUTDATED before `init` or `migrate`, MILLRACE_SOURCE_UNREACHABLE when one chunk
+   *   fails again and again
+   */
+  backfill<Row = Readonly<Record<string, unknown>>>(
+    db: BackfillDatabase,
+    options: BackfillOptions<Row, Event>,
+  ): Promise<BackfillProgress>
   /** For a client of any kind, to be run in the transaction. A schema that validates asynchronously is refused here. */
   statement(event: Event): Statement
 }
@@ -61,6 +73,12 @@ export function createOutbox(options: { readonly events?: Events } = {}): Outbox
   const prepare = events === undefined ? freeRow : (event: GivenEvent) => registeredRow(events, event)
   const prepareTombstone = events === undefined ? freeTombstone : (event: GivenEvent) => registeredTombstone(events, event)
 
+  async function prepareAll(tx: OutboxTransaction, list: readonly GivenEvent[]): Promise<readonly OutboxRow[]> {
+    requireTransaction(tx)
+    const prepared = list.map(prepare)
+    return prepared.some(isPromise) ? Promise.all(prepared) : (prepared as OutboxRow[])
+  }
+
   return {
     async emit(tx, event) {
       requireTransaction(tx)
@@ -70,12 +88,16 @@ export function createOutbox(options: { readonly events?: Events } = {}): Outbox
       return { id: row.id }
     },
     async emitAll(tx, list) {
-      requireTransaction(tx)
-      const prepared = list.map(prepare)
-      const rows = prepared.some(isPromise) ? await Promise.all(prepared) : (prepared as OutboxRow[])
+      const rows = await prepareAll(tx, list)
       if (rows.length > 0) await execute(tx, insertMany(rows))
       return { ids: rows.map((row) => row.id) }
     },
+    backfill: (db, how) =>
+      runBackfill(db, how, async (tx, list) => {
+        const { text, values } = insertMany(await prepareAll(tx, list))
+        await execute(tx, { text, values })
+        return (values[0] as string).length
+      }),
     async tombstone(tx, event) {
       requireTransaction(tx)
       const row = prepareTombstone(event)

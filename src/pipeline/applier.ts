@@ -51,6 +51,11 @@ const OBSERVE_INTERVAL = 5_000
 const FENCED_PATIENCE = 10_000
 /** a membership that lasted for so long was well (ms) */
 const STEADY = 10_000
+/**
+ * for how long another process's partition that has something to apply must stand still before a conflict waits for it no
+ * longer (ms): it may be in a conflict itself, and wait for ours. A dead owner's partitions are somebody's again by then
+ */
+export const CONFLICT_PATIENCE = 120_000
 /** failures in a row, of which the last says that the queue lacks something, before that halts the sink */
 const DOUBTS = 6
 
@@ -65,6 +70,8 @@ export function startApplier(options: ApplierOptions): Applier {
   /** of the topics and their partition counts: a change of either means to join anew */
   let shape = ''
   let gone: readonly PartitionStatus[] = []
+  /** where the partitions of other processes were seen to stand, while a conflict waits for them */
+  const elsewhere = new Map<string, { readonly offset: bigint; readonly since: number }>()
   let runningSince: number | null = null
 
   const wanted = async (): Promise<readonly string[]> => {
@@ -185,21 +192,32 @@ export function startApplier(options: ApplierOptions): Applier {
   }
 
   async function markConflict(): Promise<ConflictMark> {
+    // what stood still at its end before does not yet stand still in this one
+    elsewhere.clear()
     const mark = new Map<string, Awaited<ReturnType<Queue['ranges']>>>()
     for (const topic of topics) mark.set(topic, await queue.ranges(topic))
     return mark
   }
 
+  function standsStill(key: string, offset: bigint): boolean {
+    const seen = elsewhere.get(key)
+    if (seen?.offset === offset) return clock.elapsed() - seen.since >= CONFLICT_PATIENCE
+    elsewhere.set(key, { offset, since: clock.elapsed() })
+    return false
+  }
+
   /** PROTOCOL 2.4: until every partition has been applied to the end it had, a value may just not be given up yet. */
   async function mayResolve(since: ConflictMark): Promise<boolean> {
     const offsets = new Map((await sink.checkpoints()).map((c) => [`${c.topic}/${c.partition}`, c.offset ?? 0n]))
+    let may = false
     for (const [topic, ranges] of since)
       for (const [partition, { start, end }] of ranges.entries()) {
         const key = `${topic}/${partition}`
-        if (lanes.get(key)?.stuck || start === end) continue
-        if ((offsets.get(key) ?? 0n) < end) return true
+        const offset = offsets.get(key) ?? 0n
+        // each is looked at, so that those which stand still are waited for side by side
+        if (start !== end && offset < end && !(lanes.get(key)?.stuck ?? standsStill(key, offset))) may = true
       }
-    return false
+    return may
   }
 
   async function run(): Promise<void> {

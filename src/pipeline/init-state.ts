@@ -60,6 +60,7 @@ export async function initRelayState(options: {
     topics: new Map(),
     gaps: [],
     drained: null,
+    floor: null,
   }
   await source.stateCopy.write(encodeState(state))
   await queue.state.write(stateKey(source.name, 0), encodeState(state))

@@ -106,7 +106,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
   let foundedAt: Position | null = null
   let conflict: Conflict | null = null
   let lostEnd: Error | null = null
-  let doubts = 0
+  let doubts = { code: '', count: 0 }
 
   /** Where to read from; a sink without a checkpoint pins its start at once, or a restart would begin elsewhere. */
   async function begin(lane: Lane, checkpoint: PartitionCheckpoint): Promise<LaneState> {
@@ -151,7 +151,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       await applyRecords(lane, records)
       error = null
       conflict = null
-      doubts = 0
+      doubts = { code: '', count: 0 }
     }
   }
 
@@ -164,7 +164,9 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
     const verdicts = new Map<string, Verdict>()
     for (;;) {
       const plan = planLane(before, records, rules, verdicts)
-      behindSince = (plan.batch.events[0] ?? plan.batch.parked[0]?.event)?.committedAt ?? null
+      // what it stops at is in no batch, and waits the longest
+      const stoppedAt = plan.stopped === null ? undefined : records.find(({ offset }) => offset >= plan.batch.offset)
+      behindSince = (plan.batch.events[0] ?? plan.batch.parked[0]?.event)?.committedAt ?? stoppedAt?.timestamp ?? null
       try {
         if (plan.batch.offset > before.offset) await lane.apply(plan.batch)
       } catch (caught) {
@@ -192,6 +194,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
         end = offset
         behindSince = null
       }
+      if (stoppedAt !== undefined) behindSince = stoppedAt.timestamp
       // another event is at fault than before: whether it is final is to be judged from now
       if (plan.batch.moves.length > 0) conflict = null
       if (plan.stopped !== null) throw plan.stopped
@@ -253,7 +256,8 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
           if (code === 'MILLRACE_EVENT_CONFLICT') policy = (await isFinal(caught)) ? 'halt' : 'retry'
           else conflict = null
           // what the queue lacks is believed when it says so again: a broker that has just restarted may know better soon
-          const doubted = !isRetried(policy) && DOUBTED.has(code) && ++doubts <= DOUBTS
+          if (DOUBTED.has(code)) doubts = { code, count: doubts.code === code ? doubts.count + 1 : 1 }
+          const doubted = !isRetried(policy) && DOUBTED.has(code) && doubts.count <= DOUBTS
           if (!isRetried(policy) && !doubted) {
             phase = 'halted'
             log.error({ err: error, code, ...(error instanceof MillraceError && error.fields) }, 'the partition is halted')

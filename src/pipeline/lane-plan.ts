@@ -50,6 +50,8 @@ export interface LaneRules extends TopicPartition {
   readonly sources: ReadonlySet<string> | null
   /** whether the sink parks what it cannot apply */
   readonly parks: boolean
+  /** what the chain goes through and is not applied; absent: nothing */
+  readonly passes?: (event: Event) => boolean
 }
 
 export function planLane(
@@ -95,13 +97,15 @@ export function planLane(
     // an order is looked up only where something is parked: it costs a text per event
     const order = parkedKeys !== null || state.parked.size > 0 ? orderOf(event) : null
     const waits = order !== null && (parkedKeys ?? state.parked).has(order)
+    const passed = rules.passes?.(event) === true
     const verdict = verdicts.size > 0 ? verdicts.get(eventKey(event)) : undefined
-    const refused = verdict ?? (event.placeholder === null ? null : placeholderVerdict(event, event.placeholder, rules))
+    const refused = verdict ?? (event.placeholder === null || passed ? null : placeholderVerdict(event, event.placeholder, rules))
     if (refused !== null && 'stop' in refused) {
       stopped = refused.stop
       break
     }
-    if (waits) parked.push({ event, offset: record.offset, reason: null })
+    if (passed) passedOver++
+    else if (waits) parked.push({ event, offset: record.offset, reason: null })
     else if (refused === null) events.push(event)
     else {
       parkedKeys ??= new Set(state.parked)

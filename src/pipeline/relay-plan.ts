@@ -149,6 +149,11 @@ export function createPlan(options: {
     return topic
   }
 
+  const { floor } = options.state
+  /** in commit order, so that what was published before a drain comes first */
+  const beyondFloor = (changes: readonly Change[]): readonly Change[] =>
+    floor === null || (changes[0]?.position ?? floor) >= floor ? changes : changes.filter(({ position }) => position >= floor)
+
   return {
     get topics() {
       return topics
@@ -156,7 +161,7 @@ export function createPlan(options: {
     unknownTopics(changes) {
       const unknown = new Set<string>()
       let lastType = ''
-      for (const { aggregateType } of changes) {
+      for (const { aggregateType } of beyondFloor(changes)) {
         if (aggregateType === lastType) continue
         lastType = aggregateType
         const topic = topicFor(aggregateType)
@@ -167,7 +172,7 @@ export function createPlan(options: {
     addTopic(topic, tails) {
       topics = new Map([...topics, [topic, tails]])
     },
-    plan: (changes) => planRecords({ source, topicFor, maxRecordBytes: maxRecordBytes() }, topics, changes),
+    plan: (changes) => planRecords({ source, topicFor, maxRecordBytes: maxRecordBytes() }, topics, beyondFloor(changes)),
     acknowledge(planned, baseOffsets) {
       topics = tailsAfter(topics, planned, baseOffsets)
     },

@@ -8,7 +8,7 @@ import { fromRecord } from '../core/record.ts'
 import { latestState, type RelayState, resumeState, statePrefix, type Tail } from '../core/relay-state.ts'
 import type { Source, SourceSession } from '../core/source.ts'
 import { decodeState } from '../core/state-text.ts'
-import { beginSearch, endSearch, LOST_END, searchStep, type TailSearch } from '../core/tail.ts'
+import { beginAnew, beginSearch, endSearch, LOST_END, searchStep, type TailSearch } from '../core/tail.ts'
 import { insisted } from './doubt.ts'
 import type { Failpoint } from './failpoint.ts'
 import { createPlan, type RelayPlan } from './relay-plan.ts'
@@ -154,7 +154,7 @@ async function begin(
   session: SourceSession,
 ): Promise<{ readonly plan: RelayPlan; readonly keeper: StateKeeper }> {
   const { source, queue } = options
-  const { records, state } = await insisted(() => findOut(options, session), options.clock, options.drain)
+  const { records, state } = await findOutInsisted(options, session)
   const plan = createPlan({
     source: source.name,
     topicTemplate: options.topicTemplate,
@@ -177,10 +177,35 @@ async function begin(
   return { plan, keeper }
 }
 
+/**
+ * Where both sides stand, once they are believed. Of a drained stream a topic may be gone; a broker that has just come back
+ * says so of one that is there, and its chain would begin anew: that, too, it must say again and again.
+ */
+async function findOutInsisted(options: SessionOptions, session: SourceSession): ReturnType<typeof findOut> {
+  const gone = new Set<string>()
+  for (;;) {
+    let missing: readonly string[] = []
+    const ask = (): ReturnType<typeof findOut> => {
+      missing = []
+      return findOut(options, session, (topics) => {
+        missing = topics.filter((topic) => !gone.has(topic))
+        if (missing.length > 0) throw goneError(missing[0] as string)
+      })
+    }
+    try {
+      return await insisted(ask, options.clock, options.drain)
+    } catch (error) {
+      if (missing.length === 0 || options.drain.aborted || codeOf(error) !== 'MILLRACE_QUEUE_LOST_END') throw error
+      for (const topic of missing) gone.add(topic)
+    }
+  }
+}
+
 /** Where both sides stand, as they say now. Changes nothing, so it may be asked again. */
 export async function findOut(
   options: Pick<SessionOptions, 'source' | 'queue' | 'fingerprint'>,
   session: Pick<SourceSession, 'identity'>,
+  withoutTopics?: (topics: readonly string[]) => void,
 ): Promise<{
   readonly records: ReadonlyMap<string, string>
   /** what this session begins with */
@@ -197,7 +222,7 @@ export async function findOut(
     identity: session.identity,
     fingerprint,
   })
-  const topics = await findTails(options, resumed)
+  const topics = await findTails(options, resumed, withoutTopics)
   const followed = followServer({ state: resumed, topics, identity: session.identity })
   return { records, state: { ...followed, session: resumed.session + 1, fingerprint } }
 }
@@ -209,8 +234,11 @@ export async function findOut(
 export async function findTails(
   options: Pick<SessionOptions, 'source' | 'queue'>,
   { topics: recorded, drained }: RelayState,
+  /** told what a drained stream goes on without; may refuse */
+  withoutTopics: (topics: readonly string[]) => void = () => {},
 ): Promise<ReadonlyMap<string, readonly Tail[]>> {
   const counts = await options.queue.topics([...recorded.keys()])
+  if (drained !== null) withoutTopics([...recorded.keys()].filter((topic) => !counts.has(topic)))
   const topics = new Map<string, readonly Tail[]>()
   for (const [topic, tails] of recorded) {
     const partitions = counts.get(topic)
@@ -229,11 +257,7 @@ async function findTopicTails(
   recorded: readonly Tail[],
   partitions: number | undefined,
 ): Promise<readonly Tail[]> {
-  if (partitions === undefined)
-    throw new MillraceError('MILLRACE_QUEUE_LOST_END', `the topic ${topic} is gone, and the relay had published to it`, {
-      remedy: LOST_END,
-      fields: { topic },
-    })
+  if (partitions === undefined) throw goneError(topic)
   if (partitions < recorded.length)
     throw new MillraceError(
       'MILLRACE_PARTITIONS_CHANGED',
@@ -255,35 +279,33 @@ async function findTopicTails(
   return tails
 }
 
+const goneError = (topic: string): MillraceError =>
+  new MillraceError('MILLRACE_QUEUE_LOST_END', `the topic ${topic} is gone, and the relay had published to it`, {
+    remedy: LOST_END,
+    fields: { topic },
+  })
+
 async function findTail(
   options: Pick<SessionOptions, 'source' | 'queue'>,
   place: TopicPartition,
-  tail: Tail,
+  recorded: Tail,
   log: OffsetRange,
 ): Promise<Tail> {
-  try {
-    return await readForward(options, beginSearch(place, options.source.name, tail, log))
-  } catch (error) {
-    // a tail of one session may stand behind what another had published and not recorded: a zombie's late run comes last.
-    // What was really lost is missing from the whole log as well
-    if (codeOf(error) !== 'MILLRACE_QUEUE_LOST_END' || log.end <= tail.offset || log.start > tail.offset) throw error
-    const whole = beginSearch(place, options.source.name, { position: null, offset: log.start - 1n }, log)
-    const found = await readForward(options, { ...whole, trimmed: log.start > 0n }).catch(() => Promise.reject(error))
-    if (tail.position !== null && (found.position === null || found.position < tail.position)) throw error
-    return found
-  }
+  const { name } = options.source
+  const search = await readOn(options, beginSearch(place, name, recorded, log))
+  if (search.broken === null || log.start > recorded.offset) return endSearch(search)
+  return endSearch(await readOn(options, beginAnew(place, name, recorded, log)))
 }
 
-async function readForward({ queue }: Pick<SessionOptions, 'queue'>, begun: TailSearch): Promise<Tail> {
+async function readOn({ queue }: Pick<SessionOptions, 'queue'>, begun: TailSearch): Promise<TailSearch> {
   let search = begun
-  let recordedSeen = false
   if (search.range.start < search.range.end)
     for await (const batch of queue.read(search.partition, search.range))
       for (const record of batch) {
-        if (record.offset === search.recorded.offset) recordedSeen = true
         search = searchStep(search, record.offset, fromRecord(record))
+        if (search.broken !== null) return search
       }
-  return endSearch(search, recordedSeen)
+  return search
 }
 
 /**

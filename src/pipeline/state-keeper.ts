@@ -36,7 +36,10 @@ export interface StateKeeper {
   readonly confirmed: Lsn
   /** everything that ends at or below this LSN is durable in the queue */
   covered(end: Lsn, withEvents: boolean): void
-  /** writes the state as it is, without confirming more */
+  /**
+   * Writes the state as it is, without confirming more. After a failure every further write fails as well: the one that
+   * failed may arrive yet, and would replace what a later one confirmed.
+   */
   record(): Promise<void>
   /** writes the state, then confirms what it covers */
   write(session: SourceSession): Promise<void>
@@ -77,13 +80,12 @@ export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: Rel
     },
     record() {
       // one at a time: of two writes under way the older could land last, and the state would fall behind the confirm
-      const next = writing.then(async () => {
+      writing = writing.then(async () => {
         state = { ...state, topics: plan.topics }
         await queue.state.write(key, encodeState(state))
         writtenAt = clock.elapsed()
       })
-      writing = next.catch(() => {})
-      return next
+      return writing
     },
     async write(session) {
       if (safe <= confirmed) return

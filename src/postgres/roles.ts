@@ -5,7 +5,7 @@ import { publicationStatement } from './publication.ts'
 /**
  * - `owner` owns the schema and the publication. It connects for migrations only.
  * - `relay` reads the stream, keeps its state, and deletes what was relayed. It owns nothing and writes no event.
- * - `writer` writes events and reads none. A role to be granted to services' own.
+ * - `writer` writes events and reads none, and keeps what it backfills. A role to be granted to services' own.
  * - `sink` writes to the replica and keeps its checkpoints there.
  */
 export type DatabaseRole = 'owner' | 'relay' | 'writer' | 'sink'
@@ -25,6 +25,8 @@ export interface RoleSqlOptions {
   readonly schema?: string | undefined
   /** `sink`: the tables that it applies to */
   readonly tables?: readonly TableName[] | undefined
+  /** `sink`: a schema of Millrace's own where it makes tables, for replays */
+  readonly making?: string | undefined
 }
 
 const OUTBOX: TableName = { schema: 'millrace', name: 'outbox' }
@@ -76,13 +78,17 @@ function writerStatements(role: string): readonly string[] {
     createRole(role, 'nologin'),
     `grant usage on schema millrace to ${to};`,
     `grant insert on table millrace.outbox to ${to};`,
+    `grant select, insert, update, delete on table millrace.backfill to ${to};`,
     `grant execute on function millrace.emit, millrace.tombstone, millrace.new_id to ${to};`,
     // not by its name: a line break in it would end the comment
     '-- for each service: grant this role to the role of the service',
   ]
 }
 
-function sinkStatements(role: string, { statements, schema = 'millrace', tables = [] }: RoleSqlOptions): readonly string[] {
+function sinkStatements(
+  role: string,
+  { statements, schema = 'millrace', tables = [], making }: RoleSqlOptions,
+): readonly string[] {
   const to = identifier(role)
   const written = [{ schema, name: 'checkpoint' }, { schema, name: 'deleted' }, ...tables]
   const schemas = [...new Set(written.map((each) => each.schema))]
@@ -91,6 +97,7 @@ function sinkStatements(role: string, { statements, schema = 'millrace', tables 
     createRole(role, 'login'),
     `grant usage on schema ${schemas.map(identifier).join(', ')} to ${to};`,
     `grant select, insert, update, delete on table ${written.map(table).join(', ')} to ${to};`,
+    ...(making === undefined ? [] : [`grant create on schema ${identifier(making)} to ${to};`]),
   ]
 }
 

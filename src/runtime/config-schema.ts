@@ -1,6 +1,7 @@
 import { isAbsolute } from 'node:path'
 import { z } from 'zod'
 import { DURATION, parseDuration } from '../core/duration.ts'
+import { CHECKPOINT_LIMITS } from '../core/saved-checkpoint.ts'
 import { postgresConnection, type TlsOptions } from '../core/tls.ts'
 import { DEFAULT_TOPIC } from '../core/topic-template.ts'
 import { DEFAULT_OUTBOX } from '../postgres/options.ts'
@@ -99,6 +100,13 @@ const queue = z.looseObject({
 
 const START = '"earliest", "latest" or a time such as "2026-11-20T10:00Z"'
 
+const verifyQuery = z.strictObject({
+  table: text.describe('one of the tables of the sink'),
+  from: text.describe('the aggregate type of its rows'),
+  type: text.describe('an event type of it that writes whole rows'),
+  query: text.describe('gives aggregate_id and payload, in the database of the source'),
+})
+
 const sink = z.looseObject({
   kind: kind('"postgres", "stdout" or the path of a module'),
   start: z
@@ -110,7 +118,20 @@ const sink = z.looseObject({
     .min(1, expects('at least one source'))
     .readonly()
     .optional(),
+  verify: z.array(verifyQuery).readonly().optional(),
 })
+
+const checkpoints = z
+  .strictObject({
+    every: milliseconds.default(3_600_000).describe('how often the running relay takes one'),
+    keep: milliseconds.default(604_800_000).describe('how long it is kept'),
+  })
+  .superRefine(({ every, keep }, context) => {
+    if (every < 1_000) context.addIssue({ code: 'custom', path: ['every'], message: 'expected at least 1s' })
+    else if (keep < every) context.addIssue({ code: 'custom', path: ['keep'], message: 'expected no less than every' })
+    else if (keep / every > CHECKPOINT_LIMITS.automatic)
+      context.addIssue({ code: 'custom', path: ['keep'], message: `expected at most ${CHECKPOINT_LIMITS.automatic} times every` })
+  })
 
 const port = z.coerce
   .number(expects('a port, 0 to 65535'))
@@ -129,6 +150,7 @@ export const configSchema = z.strictObject({
   sinks: z
     .record(z.string().regex(SINK_NAME, expects('a sink name: a lower-case letter, then at most 39 of a-z, 0-9, _ and -')), sink)
     .default({}),
+  checkpoints: z.union([z.literal(false), checkpoints], expects('false or an object')).prefault({}),
   http: z
     .union(
       [z.literal(false), z.strictObject({ host: text.default('127.0.0.1'), port: port.default(9464) })],

@@ -9,6 +9,8 @@ export interface MillraceConfig {
   readonly queue?: QueueConfig
   /** by name; a sink's name is its identity: a renamed sink is a new sink */
   readonly sinks?: Readonly<Record<string, SinkConfig>>
+  /** the automatic checkpoints of the running relay; false: none. Default: one an hour, kept for 7 days */
+  readonly checkpoints?: false | CheckpointsConfig
   /** the health, metrics and status endpoints; false: none. Default: 127.0.0.1:9464 */
   readonly http?: false | HttpConfig
   readonly log?: LogConfig
@@ -84,8 +86,29 @@ export interface SinkConfig {
   readonly start?: string
   /** the sources it follows; default: every one whose records are on its topics */
   readonly sources?: readonly string[]
+  /** what its tables are compared with by `verify --against source` */
+  readonly verify?: readonly VerifyQuery[]
   /** the connector's own options */
   readonly [option: string]: unknown
+}
+
+/** What a table must show, as the source's own tables have it. */
+export interface VerifyQuery {
+  /** one of the sink's tables */
+  readonly table: string
+  /** the aggregate type of its rows */
+  readonly from: string
+  /** an event type of it that the sink maps to `upsert`: the payload is what such an event would hold */
+  readonly type: string
+  /** gives `aggregate_id`, `payload` and, where it is not the aggregate id, `ordering_key` */
+  readonly query: string
+}
+
+export interface CheckpointsConfig {
+  /** at least a second. Default: 1h */
+  readonly every?: Duration
+  /** at most a thousand times `every`. Default: 7d */
+  readonly keep?: Duration
 }
 
 export interface HttpConfig {

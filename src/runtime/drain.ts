@@ -3,7 +3,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { MillraceError } from '../core/errors.ts'
 import { formatLsn, type Lsn, parseLsn } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
-import { latestState, type RelayState, stateKey, statePrefix } from '../core/relay-state.ts'
+import { isAtRest, latestState, type RelayState, stateKey, statePrefix } from '../core/relay-state.ts'
 import { encodeState } from '../core/state-text.ts'
 import { settle } from '../postgres/options.ts'
 import { quoted } from '../postgres/publication.ts'
@@ -79,21 +79,27 @@ export async function drainPipeline(
 
 interface RelayDrained {
   readonly published: number
+  /** its last session did */
+  readonly endedWell: boolean
   /** the session whose state covers all that the sinks are waited for */
   readonly session: number
   /** by the server's clock */
   readonly stoppedAt: string
 }
 
-/** Relays until the recorded intent covers what was committed at the beginning. */
+/** Relays until the recorded intent covers what was committed at the beginning, and all that was relayed. */
 async function drainRelay(config: ParsedConfig, around: Surroundings, queue: Queue, until: number): Promise<RelayDrained> {
-  const target = await committedUpTo(config, around)
+  let target = await committedUpTo(config, around)
   let published = 0
+  const recorded = async (): Promise<RelayState | null> => latestState(await queue.state.read(statePrefix(config.name)))
   for (;;) {
+    const before = await recorded()
     const once = await relayOnce(config, around, target, until)
     published += once.published
-    const state = latestState(await queue.state.read(statePrefix(config.name)))
-    if (state !== null && state.intent >= target) return { ...once, published, session: state.session }
+    const state = await recorded()
+    if (isAtRest(state, { before, target, endedWell: once.endedWell })) return { ...once, published, session: state.session }
+    if (performance.now() > until) throw late('the relay stopped in the midst of a transaction each time: services write on')
+    target = await committedUpTo(config, around)
   }
 }
 
@@ -120,7 +126,8 @@ async function relayOnce(
         const stoppedAt = await serverTime(config, around)
         await relay.stop(Math.max(until - at, 1))
         const { relay: last } = await relay.status()
-        return { published: Object.values(last?.published ?? {}).reduce((sum, count) => sum + count, 0), stoppedAt }
+        const count = Object.values(last?.published ?? {}).reduce((sum, one) => sum + one, 0)
+        return { published: count, endedWell: last?.error === null, stoppedAt }
       }
       if (at > until)
         throw late(

@@ -100,7 +100,7 @@ async function prepareQueue(config: ParsedConfig, around: Surroundings): Promise
 export async function prepareSink(config: ParsedConfig, name: string, around: Surroundings): Promise<PreparedSink> {
   const section = config.sinks[name]
   if (section === undefined) throw new MillraceError('MILLRACE_USAGE', `there is no sink ${name} in ${around.origin}`)
-  const { kind, start: _start, sources: _sources, ...rest } = section
+  const { kind, start: _start, sources: _sources, verify: _verify, ...rest } = section
   const connector = await loadSink(kind, name, around)
   const options = await optionsFor(connector, rest, around, ['sinks', name])
   return {

@@ -1,6 +1,7 @@
 import type { Failpoint } from '../pipeline/failpoint.ts'
 import { type Relay, type RelayStatus, startRelay } from '../pipeline/relay.ts'
 import type { PostgresSource } from '../postgres/source.ts'
+import { takeCheckpoints } from './checkpoint-interval.ts'
 import { keepHouse } from './house.ts'
 import { fingerprintOf, namedTopics, openSource, requireQueue } from './open.ts'
 import { live, patiently, type Role, type RoleContext } from './role.ts'
@@ -42,6 +43,17 @@ export function startRelayRole(
     const ended = new AbortController()
     const either = AbortSignal.any([signal, ended.signal])
     const housekeeping = keepHouse({ config, around, phase: () => started.status().phase, log, signal: either })
+    if (config.checkpoints !== false)
+      void takeCheckpoints({
+        state: queue.state,
+        source: config.name,
+        ...config.checkpoints,
+        running: () => started.status().phase === 'running',
+        log,
+        clock: around.clock,
+        random: around.random,
+        signal: either,
+      })
     try {
       await started.done
     } finally {

@@ -19,20 +19,23 @@ export async function sqlFor(role: SqlRole, config: ParsedConfig, around: Surrou
 
 /** of every Postgres sink: they may live in different databases, so each is a script of its own */
 async function sinkSql(config: ParsedConfig, around: Surroundings): Promise<string> {
-  const { bookkeepingSql } = await import('../../connectors/sinks/postgres/ddl.ts')
+  const { BOOKKEEPING, bookkeepingSql } = await import('../../connectors/sinks/postgres/ddl.ts')
+  const { copySchema, SHARED_TABLES } = await import('../../connectors/sinks/postgres/copy-tables.ts')
   const scripts: string[] = []
   for (const [name, { kind, start: _start, sources: _sources, ...rest }] of Object.entries(config.sinks)) {
     if (kind !== 'postgres') continue
     const connector = await loadSink(kind, name, around)
     const { schema, tables } = (await optionsFor(connector, rest, around, ['sinks', name])) as PostgresSinkSettings
-    const bookkeeping = ['guard', 'target', 'parked', 'parked_event', 'parked_audit'].map(
-      (table): TableName => ({ schema, name: table }),
-    )
+    const making = copySchema(schema)
+    const bookkeeping: readonly TableName[] = [
+      ...BOOKKEEPING.filter((name) => name !== 'checkpoint' && name !== 'deleted').map((name) => ({ schema, name })),
+      ...SHARED_TABLES.map((name) => ({ schema: making, name })),
+    ]
     const statements = bookkeepingSql(schema)
       .map((statement) => `${statement};`)
       .join('\n')
     scripts.push(
-      `-- sink ${name}\n${roleSql('sink', { name: config.name, statements, schema, tables: [...bookkeeping, ...tables.map(({ into }) => into)] })}`,
+      `-- sink ${name}\n${roleSql('sink', { name: config.name, statements, schema, making, tables: [...bookkeeping, ...tables.map(({ into }) => into)] })}`,
     )
   }
   if (scripts.length > 0) return scripts.join('\n')

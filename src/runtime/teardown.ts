@@ -1,4 +1,5 @@
 import { statePrefix } from '../core/relay-state.ts'
+import { checkpointPrefix } from '../core/saved-checkpoint.ts'
 import type { ParsedConfig } from './config-schema.ts'
 import { openQueue, openSource, type Surroundings } from './open.ts'
 
@@ -30,7 +31,9 @@ async function forgetStream(config: ParsedConfig, source: string, around: Surrou
   const queue = await openQueue(config, around)
   try {
     const keys = [...(await queue.state.read(statePrefix(source))).keys()]
-    for (const key of keys) await queue.state.remove(key)
+    // a new stream's positions are others
+    const checkpoints = [...(await queue.state.read(checkpointPrefix(source))).keys()]
+    for (const key of [...keys, ...checkpoints]) await queue.state.remove(key)
     return keys.length === 0 ? [] : [`the relay's state in the queue`]
   } finally {
     await queue.close()

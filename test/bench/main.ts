@@ -6,6 +6,7 @@ import { describeMachine } from './machine.ts'
 import { benchOneTransaction } from './one-transaction.ts'
 import { type Benchmark, type BenchOptions, parseOptions, USAGE } from './options.ts'
 import { benchRelay } from './relay.ts'
+import { benchReplay } from './replay.ts'
 import { benchReplica } from './replica.ts'
 import { asMarkdown, asText, type Section } from './report.ts'
 import { closeStages } from './stage.ts'
@@ -16,6 +17,7 @@ const RUN: Readonly<Record<Benchmark, (options: BenchOptions) => Promise<Section
   c: benchReplica,
   d: benchLatency,
   e: benchOneTransaction,
+  f: benchReplay,
 }
 
 const args = process.argv.slice(2)

@@ -24,7 +24,7 @@ export function millrace(stage: Stage, course: Course, { outbox, profile }: Mill
       home = await mkdtemp(join(stage.home, `${name}-`))
       config = join(home, 'millrace.yaml')
       // JSON is YAML
-      await writeFile(config, JSON.stringify(configOf(course, stage.brokers, outbox), null, 2))
+      await writeFile(config, JSON.stringify(millraceConfig(course, stage.brokers, outbox), null, 2))
       if (replica !== undefined) await execute(replica, CREATE_ORDERS, GUARD_COLUMN)
       const init = launch(stage.main, 'init', ['init', '-c', config])
       if ((await init.exited) !== 0) throw new Error(`millrace init failed:\n${init.said()}`)
@@ -68,9 +68,9 @@ export function millrace(stage: Stage, course: Course, { outbox, profile }: Mill
   }
 }
 
-const GUARD_COLUMN = 'alter table public.orders add column _millrace_position text collate "C"'
+export const GUARD_COLUMN = 'alter table public.orders add column _millrace_position text collate "C"'
 
-function configOf({ name, source, replica }: Course, brokers: readonly string[], outbox: OutboxTable): object {
+export function millraceConfig({ name, source, replica }: Course, brokers: readonly string[], outbox: OutboxTable): object {
   return {
     name,
     source: {

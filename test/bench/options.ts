@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
 
-export const BENCHMARKS = ['a', 'b', 'c', 'd', 'e'] as const
+export const BENCHMARKS = ['a', 'b', 'c', 'd', 'e', 'f'] as const
 export type Benchmark = (typeof BENCHMARKS)[number]
 
 export interface BenchOptions {
@@ -21,9 +21,9 @@ export interface BenchOptions {
 }
 
 export const USAGE = `npm run bench -- [options]
-  --only a,b,c,d,e   a capture, b relay, c replica, d latency, e one transaction of a million rows
+  --only a,b,c,d,e,f a capture, b relay, c replica, d latency, e one transaction of a million rows, f replay
   --rivals           measure Debezium beside us in (b), (c) and (d); needs Java 17 and Maven, fetches about 70 MB once
-  --rows N           events of each drain (default: a, b, e one million; c 300,000)
+  --rows N           events of each drain (default: a, b, e one million; c, f 300,000)
   --rounds N         default 3
   --seconds N        of (d), each round (default 20)
   --profile          profile our processes and print where their time went; costs some of the speed

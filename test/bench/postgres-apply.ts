@@ -6,7 +6,7 @@ import postgresSink from '../../connectors/sinks/postgres.ts'
 import { startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
 import type { Log } from '../../src/core/connector.ts'
 import type { Lane } from '../../src/core/sink.ts'
-import { batchOf, type EventSpec, type EventStream, eventStream } from '../support/events.ts'
+import { batchOf, type EventSpec, type EventStream, eventStream } from '../../src/testing/events.ts'
 import { processUsage } from './process-usage.ts'
 
 /**

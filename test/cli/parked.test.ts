@@ -11,9 +11,9 @@ import type { Event } from '../../src/core/event.ts'
 import type { ParkedEvent } from '../../src/core/sink.ts'
 import { Secrets } from '../../src/runtime/secrets.ts'
 import { emptyStatus, type StatusReport } from '../../src/runtime/status.ts'
+import { batchOf, eventStream } from '../../src/testing/events.ts'
 import { at, ORDERS, openSink } from '../connectors/postgres-fixture.ts'
 import { createDatabase, type Database } from '../support/database.ts'
-import { batchOf, eventStream } from '../support/events.ts'
 import { millrace } from './millrace.ts'
 
 let cwd: string

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import type { Finding } from '../../src/core/finding.ts'
 import type { Queue } from '../../src/core/queue.ts'
 import { eventually } from '../support/eventually.ts'
 import { type KafkaCluster, startKafka } from '../support/kafka.ts'
@@ -48,6 +49,22 @@ requires('own-kafka')('a Kafka of three brokers', () => {
       expect(await publisher.publish(batches)).toEqual(batches.map(({ records }) => BigInt(round * records.length)))
     }
     expect((await queue.ranges(topic)).map(({ end }) => end)).toEqual([3n, 33n, 63n, 93n, 123n, 153n])
+  })
+
+  test('a topic of fewer replicas than there could be is found', async () => {
+    const [scarce, full] = [uniqueName('scarce'), uniqueName('full')]
+    const single = await openKafka({ brokers: [...kafka.brokers], topics: { partitions: 1, replication: 1 } })
+    onTestFinished(() => single.close())
+    await single.createTopic(scarce)
+    await queue.createTopic(full)
+    const about = (findings: readonly Finding[], level: Finding['level']): readonly string[] =>
+      findings.filter((finding) => finding.level === level).map(({ message }) => message)
+    const found = await queue.check([scarce, full])
+    expect(about(found, 'warning')).toEqual([
+      `${scarce}: replication is 1 and could be 3: the loss of a broker can lose acknowledged events`,
+    ])
+    expect(about(found, 'blocker')).toEqual([])
+    expect(about(await single.check([scarce]), 'warning')).toEqual([])
   })
 
   test('a leader that dies takes one publisher with it, and acknowledged events stay', async () => {

@@ -1,5 +1,4 @@
 import { beforeAll } from 'vitest'
-import type { Queue } from '../../src/core/queue.ts'
 import { sharedKafka } from '../support/kafka.ts'
 import { requires } from '../support/requires.ts'
 import { openKafka, uniqueName } from './kafka-queue.ts'
@@ -14,13 +13,10 @@ requires('kafka')('the queue kafka', () => {
 
   queueContract('kafka', async () => {
     const pipeline = uniqueName('contract')
-    const open = (): Promise<Queue> => openKafka({ brokers, topics: { partitions: PARTITIONS } }, pipeline)
     const admin = await adminOf(brokers)
     const made: string[] = []
-    const queue = await open()
     return {
-      queue,
-      reopen: open,
+      open: () => openKafka({ brokers, topics: { partitions: PARTITIONS } }, pipeline),
       topic() {
         const name = uniqueName('contract')
         made.push(name)
@@ -31,12 +27,11 @@ requires('kafka')('the queue kafka', () => {
         await admin.fetchTopicOffsets(topic)
         await admin.deleteTopicRecords({ topic, partitions: [{ partition, offset: String(before) }] })
       },
-      async dispose() {
+      async remove() {
         const existing = new Set(await admin.listTopics())
         const topics = [...made, `millrace.${pipeline}.state`].filter((topic) => existing.has(topic))
         await admin.deleteTopics({ topics })
         await admin.disconnect()
-        await queue.close()
       },
     }
   })

@@ -23,22 +23,16 @@ const STARTING = 30_000
 queueContract('local', async () => {
   const folder = await newFolder()
   const path = join(folder, 'made', 'on the way', 'shop.db')
-  const open = () => openLocal({ path, topics: { partitions: PARTITIONS } })
-  const queue = await open()
   let topics = 0
   return {
-    queue,
-    reopen: open,
+    open: () => openLocal({ path, topics: { partitions: PARTITIONS } }),
     topic: () => `topic-${String(topics++).padStart(3, '0')}`,
     async trim({ topic, partition }, before) {
       const db = new DatabaseSync(path)
       db.prepare('update partition set log_start = ? where topic = ? and number = ?').run(before, topic, partition)
       db.close()
     },
-    async dispose() {
-      await queue.close()
-      await rm(folder, { recursive: true })
-    },
+    remove: () => rm(folder, { recursive: true }),
   }
 })
 

@@ -3,8 +3,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { forgetMarkers } from '../../connectors/sinks/postgres/markers.ts'
 import type { PostgresSinkOptions } from '../../connectors/sinks/postgres.ts'
 import type { Sink } from '../../src/core/sink.ts'
+import { batchOf, eventStream } from '../../src/testing/events.ts'
 import { createDatabase, type Database } from '../support/database.ts'
-import { batchOf, eventStream } from '../support/events.ts'
 import { at, ORDERS, openSink } from './postgres-fixture.ts'
 
 let database: Database

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { PostgresSinkOptions } from '../../connectors/sinks/postgres.ts'
 import type { Lane, Sink } from '../../src/core/sink.ts'
+import { batchOf, type EventSpec, eventStream } from '../../src/testing/events.ts'
 import { createDatabase, type Database } from '../support/database.ts'
-import { batchOf, type EventSpec, eventStream } from '../support/events.ts'
 import { at, issuesOf, ORDERS, openSink } from './postgres-fixture.ts'
 
 let database: Database

@@ -1,7 +1,7 @@
 import pg from 'pg'
 import { expect, it } from 'vitest'
+import { batchOf, eventStream } from '../../src/testing/events.ts'
 import { createDatabase } from '../support/database.ts'
-import { batchOf, eventStream } from '../support/events.ts'
 import { at, openSink } from './postgres-fixture.ts'
 
 const NAMES = { schema: 'we"ird; --', table: 'ord"ers', key: `k"e'y`, note: 'no"te, "x' }

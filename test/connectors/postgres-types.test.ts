@@ -2,8 +2,8 @@ import { existsSync } from 'node:fs'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
+import { batchOf, eventStream } from '../../src/testing/events.ts'
 import { createDatabase } from '../support/database.ts'
-import { batchOf, eventStream } from '../support/events.ts'
 import { at, openSink } from './postgres-fixture.ts'
 
 /** type, the value as its JSON text, and the literal it must equal; the comparison is Postgres' own, on texts */

@@ -89,6 +89,16 @@ test('a tombstone is told from the payload null, and both from a payload that is
   expect(await parsed({ value: utf8('{}},{"forged":true') })).not.toHaveProperty('forged')
 })
 
+test('what is delivered again is marked, and is else the line that it was', async () => {
+  const stream = new PassThrough({ encoding: 'utf8' })
+  const sink = openLineSink(stream)
+  await sink.redeliver?.(place, [event(1), event(2)])
+  const lines = (stream.read() as string).trimEnd().split('\n')
+  expect(lines.map((line) => line.replace('"replayed":true,', ''))).toEqual([await lineOf({}), await lineOf(event(2))])
+  expect(lines.map((line) => (JSON.parse(line) as { replayed: unknown }).replayed)).toEqual([true, true])
+  await sink.close()
+})
+
 test('keys and headers of any kind stay what they are', async () => {
   expect(await parsed({ key: utf8('schlüssel "42"\n') })).toMatchObject({ key: 'schlüssel "42"\n' })
   expect(await parsed({ key: Uint8Array.of(0xff) })).toMatchObject({ keyBase64: '/w==' })

@@ -55,6 +55,14 @@ describe('a promoted standby', () => {
     expect(follow(topicsAt(position(1, 0x10n, 1)), {}, { ...relayed, intent: 0x1800n }).intent).toBe(0x1000n)
   })
 
+  test('is not taken to have relayed what it writes itself, though the stream was drained beyond its switch point', () => {
+    const drained = { ...relayed, drained: { lsn: 0x1800n, at: 1 } }
+    expect(follow(topicsAt(position(1, 0x10n, 1)), {}, drained).floor).toBe(position(1, 0x1000n, 0))
+    expect(follow(topicsAt(position(1, 0x10n, 1)), {}, { ...relayed, floor: position(1, 0x800n, 0) }).floor).toBe(
+      position(1, 0x800n, 0),
+    )
+  })
+
   test('whose slot was made anew sends too little, however far the old one had been confirmed', () => {
     const beyond = { confirmed: 0x1100n }
     for (const intent of [0xf00n, 0x1800n]) {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import type { MillraceError } from '../../src/core/errors.ts'
-import { latestState, type RelayState, resumeState, stateKey } from '../../src/core/relay-state.ts'
+import { position } from '../../src/core/position.ts'
+import { isAtRest, latestState, type RelayState, resumeState, stateKey } from '../../src/core/relay-state.ts'
 import { encodeState } from '../../src/core/state-text.ts'
 import { epoch, identity, state } from './stream.ts'
 
@@ -100,4 +101,21 @@ describe('a session begins only where both sides agree', () => {
     expect(message).toMatch(/up to 1\/A0 \(the last event at 00000001-0000000000000009-00000002\) was relayed and is safe/)
     expect(remedy).toMatch(/millrace resume --refill .*millrace resume --accept-gap/)
   })
+})
+
+test('a relay leaves the stream at rest once one session reached the target, ended well, and covers all that was relayed', () => {
+  const topics = (commit: bigint) => new Map([['t', [{ position: position(1, commit, 3), offset: 5n }]]])
+  const after: RelayState = { ...state, session: 5, intent: 0x30n, topics: topics(0x2fn) }
+  const run = { before: { ...state, session: 4 }, target: 0x20n, endedWell: true }
+  expect(isAtRest(after, run)).toBe(true)
+  expect(isAtRest({ ...after, topics: new Map() }, run)).toBe(true)
+  expect(isAtRest(null, run)).toBe(false)
+  expect(isAtRest(after, { ...run, target: 0x31n })).toBe(false)
+  expect(isAtRest(after, { ...run, endedWell: false })).toBe(false)
+  expect(isAtRest({ ...after, session: 6 }, run)).toBe(false)
+  expect(isAtRest({ ...after, topics: topics(0x30n) }, run)).toBe(false)
+  // of an epoch before, on the part of the WAL that both timelines share
+  const promoted = { ...after, epochs: [epoch(1), epoch(2, { timeline: 2, began: 0x80n, from: 0x80n })] }
+  expect(isAtRest({ ...promoted, topics: topics(0x30n) }, run)).toBe(false)
+  expect(isAtRest(promoted, run)).toBe(true)
 })

@@ -38,6 +38,10 @@ const states: fc.Arbitrary<RelayState> = fc.record(
       maxLength: 3,
     }),
     drained: fc.option(fc.record({ lsn, at: fc.nat() }, { noNullPrototype: true }), { nil: null }),
+    floor: fc.option(
+      lsn.map((at) => position(1, at, 0)),
+      { nil: null },
+    ),
   },
   { noNullPrototype: true },
 )

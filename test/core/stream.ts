@@ -34,6 +34,7 @@ export const state: RelayState = {
   copied: { epoch: 1, session: 3, intent: 0x1_0000_0000n },
   gaps: [],
   drained: null,
+  floor: null,
 }
 
 export const identity: SourceIdentity = {

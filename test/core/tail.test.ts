@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import type { Event } from '../../src/core/event.ts'
 import { position } from '../../src/core/position.ts'
 import type { Tail } from '../../src/core/relay-state.ts'
-import { acknowledged, beginSearch, endSearch, searchStep } from '../../src/core/tail.ts'
+import { acknowledged, beginAnew, beginSearch, endSearch, searchStep } from '../../src/core/tail.ts'
 
 const place = { topic: 'orders', partition: 0 }
 const at = (n: number) => position(1, BigInt(n), 1)
@@ -22,16 +22,14 @@ const event = (n: number, prev: number | null, source = 'shop'): Event => ({
 })
 
 /** What the relay finds from a recorded tail in a log that starts at `start` and holds these events. */
-function find(recorded: Tail, start: number, log: readonly (Event | null)[]): Tail {
-  let search = beginSearch(place, 'shop', recorded, { start: BigInt(start), end: BigInt(start + log.length) })
-  let seen = false
+function find(recorded: Tail, start: number, log: readonly (Event | null)[], begin = beginSearch): Tail {
+  let search = begin(place, 'shop', recorded, { start: BigInt(start), end: BigInt(start + log.length) })
   log.forEach((entry, i) => {
     const offset = BigInt(start + i)
     if (offset < search.range.start) return
-    if (offset === recorded.offset) seen = true
     search = searchStep(search, offset, entry)
   })
-  return endSearch(search, seen)
+  return endSearch(search)
 }
 
 describe('the tail is found by reading forward from what was recorded', () => {
@@ -70,16 +68,56 @@ describe('the tail is found by reading forward from what was recorded', () => {
   })
 })
 
+const lost = expect.objectContaining({ code: 'MILLRACE_QUEUE_LOST_END' })
+const thrown = (work: () => unknown): unknown => {
+  try {
+    return work()
+  } catch (error) {
+    return error
+  }
+}
+
+describe('a chain that is broken behind the recorded tail is looked for in the whole log', () => {
+  test('where the tail is a late duplicate behind what another session had published and not recorded', () => {
+    const recorded: Tail = { position: at(2), offset: 3n }
+    const log = [event(1, null), event(2, 1), event(3, 2), event(2, 1), event(4, 3)]
+    expect(thrown(() => find(recorded, 0, log))).toEqual(lost)
+    expect(find(recorded, 0, log, beginAnew)).toEqual({ position: at(4), offset: 4n })
+  })
+
+  test('where another session had published before the end of the topic was recorded', () => {
+    const recorded: Tail = { position: null, offset: 0n }
+    const log = [event(1, null), event(2, 1)]
+    expect(thrown(() => find(recorded, 0, log))).toEqual(lost)
+    expect(find(recorded, 0, log, beginAnew)).toEqual({ position: at(2), offset: 1n })
+  })
+
+  test('also in a log whose beginning retention has taken', () => {
+    const recorded: Tail = { position: at(2), offset: 8n }
+    expect(find(recorded, 7, [event(3, 2), event(2, 1), event(4, 3)], beginAnew)).toEqual({ position: at(4), offset: 9n })
+    const stale = [event(3, 2), event(5, 4), event(9, 8), event(7, 6), event(10, 9)]
+    expect(find({ position: at(7), offset: 10n }, 7, stale, beginAnew)).toEqual({ position: at(10), offset: 11n })
+  })
+
+  test('and what was lost is missing there as well, whatever retention has taken', () => {
+    const recorded: Tail = { position: at(2), offset: 8n }
+    for (const start of [7, 8]) {
+      const log = [event(1, null), event(2, 1), event(4, 3)].slice(start - 7)
+      expect(thrown(() => find(recorded, start, log, beginAnew))).toEqual(lost)
+    }
+    expect(thrown(() => find({ position: null, offset: 7n }, 7, [null, event(4, 3)], beginAnew))).toEqual(lost)
+  })
+
+  test('and another record at the recorded offset is a loss', () => {
+    const recorded: Tail = { position: at(2), offset: 1n }
+    expect(thrown(() => find(recorded, 0, [event(1, null), null, event(2, 1)], beginAnew))).toEqual(lost)
+    const search = beginAnew(place, 'shop', recorded, { start: 0n, end: 3n })
+    expect(thrown(() => endSearch(searchStep(searchStep(search, 0n, event(1, null)), 2n, event(2, 1))))).toEqual(lost)
+  })
+})
+
 describe('a queue that lost what it acknowledged halts the relay', () => {
   const recorded: Tail = { position: at(2), offset: 1n }
-  const lost = expect.objectContaining({ code: 'MILLRACE_QUEUE_LOST_END' })
-  const thrown = (work: () => unknown): unknown => {
-    try {
-      return work()
-    } catch (error) {
-      return error
-    }
-  }
 
   test('(i) its log ends at or before the recorded offset', () => {
     expect(thrown(() => find(recorded, 0, [event(1, null)]))).toEqual(lost)
@@ -99,7 +137,7 @@ describe('a queue that lost what it acknowledged halts the relay', () => {
 
   test('(ii) nothing stands at the recorded offset, although the log begins before it', () => {
     const search = beginSearch(place, 'shop', recorded, { start: 0n, end: 3n })
-    expect(thrown(() => endSearch(searchStep(search, 2n, null), false))).toEqual(lost)
+    expect(thrown(() => endSearch(searchStep(search, 2n, null)))).toEqual(lost)
   })
 
   test('(iii) what is read forward does not chain', () => {

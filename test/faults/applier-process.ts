@@ -8,7 +8,17 @@ import type { Lane, Sink } from '../../src/core/sink.ts'
 import { startApplier } from '../../src/pipeline/applier.ts'
 import { believeNames } from '../support/changing-names.ts'
 import { letWallClockJump } from '../support/jumping-clock.ts'
-import { clockOf, haltText, openQueue, openSink, type Pipeline, sinkOptions, stderrLog, topicOfOrders } from './parts.ts'
+import {
+  ANSWER_WITHIN,
+  clockOf,
+  haltText,
+  openQueue,
+  openSink,
+  type Pipeline,
+  sinkOptions,
+  stderrLog,
+  topicOfOrders,
+} from './parts.ts'
 
 export interface ApplierFaults {
   readonly kill?: { readonly when: 'before' | 'during' | 'after'; readonly pass: number }
@@ -60,7 +70,7 @@ const applier = startApplier({
   name: 'replica',
   pipeline: rival ?? pipeline.name,
   sink: wrapped,
-  queue: await openQueue(pipeline, stderrLog),
+  queue: await openQueue(pipeline, stderrLog, ANSWER_WITHIN),
   topics: [topicOfOrders(pipeline)],
   start: 'earliest',
   sources: pipeline.beside === undefined ? null : [pipeline.name],

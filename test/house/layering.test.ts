@@ -39,6 +39,12 @@ const ROOMS: readonly (readonly [string, readonly string[], readonly string[]])[
     ['../pipeline/relay.ts', '../postgres/slot.ts', '../cli/main.ts'],
   ],
   ['src/cli/a.ts', ['../runtime/run.ts', '../server/admin.ts', 'commander'], []],
+  ['src/connector.ts', ['./core/sink.ts'], ['zod', 'node:fs', './runtime/config.ts', '../connectors/sinks/stdout.ts']],
+  [
+    'src/testing/a.ts',
+    ['./events.ts', '../core/sink.ts', 'node:assert/strict'],
+    ['vitest', '../pipeline/relay.ts', '../index.ts'],
+  ],
   ['src/index.ts', ['./runtime/run.ts', './core/errors.ts'], ['./cli/main.ts']],
 ]
 

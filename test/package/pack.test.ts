@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 const root = join(import.meta.dirname, '../..')
 // npm and the package both run on the Node that runs this test
@@ -30,27 +30,70 @@ async function evaluate(script: string, kind: 'module' | 'commonjs'): Promise<st
   return stdout.trim()
 }
 
-test.each(['millrace', 'millrace/outbox', 'millrace/events', 'millrace/connector'])('import of %s finds names', async (entry) => {
-  const names = await evaluate(`console.log(JSON.stringify(Object.keys(await import('${entry}'))))`, 'module')
-  expect(JSON.parse(names)).not.toHaveLength(0)
-})
+test.each(['millrace', 'millrace/outbox', 'millrace/events', 'millrace/connector', 'millrace/testing'])(
+  'import of %s finds names',
+  async (entry) => {
+    const names = await evaluate(`console.log(JSON.stringify(Object.keys(await import('${entry}'))))`, 'module')
+    expect(JSON.parse(names)).not.toHaveLength(0)
+  },
+)
 
 test('a service written in CommonJS can require the outbox', async () => {
   expect(await evaluate(`console.log(typeof require('millrace/outbox').createOutbox)`, 'commonjs')).toBe('function')
 })
 
-test('the outbox loads nothing from npm', async () => {
+test.each(['outbox', 'events', 'connector', 'testing'])('millrace/%s loads nothing from npm', async (entry) => {
   const loaded = await evaluate(
     `const { registerHooks } = require('node:module')
      const seen = []
      registerHooks({ load(url, context, next) { seen.push(url); return next(url, context) } })
-     require('millrace/outbox'); require('millrace/events')
+     require('millrace/${entry}')
      console.log(JSON.stringify(seen.filter((url) => url.startsWith('file:'))))`,
     'commonjs',
   )
   const files = JSON.parse(loaded) as string[]
   expect(files).not.toHaveLength(0)
   expect(files.filter((url) => !url.includes('/node_modules/millrace/dist/'))).toEqual([])
+})
+
+describe('who writes a connector', () => {
+  let folder: string
+  beforeAll(async () => {
+    folder = join(project, 'connectors')
+    await mkdir(folder)
+    await writeFile(join(folder, 'package.json'), '{ "type": "module" }')
+  })
+
+  test('finds in docs/writing-a-sink.md a sink that compiles, and holds to the contract on a runner of its own', async () => {
+    const page = await readFile(join(root, 'docs/writing-a-sink.md'), 'utf8')
+    const [sink, contract] = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, text]) => text as string)
+    await writeFile(join(folder, 'kv-sink.ts'), sink as string)
+    await writeFile(join(folder, 'kv-sink.test.ts'), contract as string)
+    await compile('kv-sink.ts', 'kv-sink.test.ts')
+    const { stdout } = await run(process.execPath, ['--test', '--test-reporter=tap', 'kv-sink.test.ts'], { cwd: folder, env })
+    expect(stdout).toMatch(/^# pass [1-9]\d$/m)
+    expect(stdout).toMatch(/^# fail 0$/m)
+  })
+
+  test.each(['own-queue.ts', 'own-sink.ts'])('can import every type that %s takes', async (file) => {
+    const source = await readFile(join(import.meta.dirname, file), 'utf8')
+    const imported = source
+      .replaceAll("'../../src/connector.ts'", "'millrace/connector'")
+      .replaceAll("'../../src/testing/index.ts'", "'millrace/testing'")
+    await writeFile(join(folder, file), imported)
+    await compile(file)
+  })
+
+  /** As strictly as TypeScript can, our declarations included. */
+  async function compile(...files: readonly string[]): Promise<void> {
+    const types = ['--types', 'node', '--typeRoots', join(root, 'node_modules/@types')]
+    const strict = ['--strict', '--exactOptionalPropertyTypes', '--noUncheckedIndexedAccess', '--verbatimModuleSyntax']
+    const modules = ['--target', 'es2024', '--module', 'nodenext', '--noEmit', '--allowImportingTsExtensions']
+    const said = await run(join(root, 'node_modules/.bin/tsc'), [...types, ...strict, ...modules, ...files], { cwd: folder, env })
+      .then(({ stdout }) => stdout)
+      .catch(({ stdout, stderr }) => `${stdout}${stderr}`)
+    expect(said).toBe('')
+  }
 })
 
 test('nothing else is reachable', async () => {
@@ -78,7 +121,8 @@ test('offers these entries; each is a promise to users', async () => {
     '.': { types: './dist/src/index.d.ts', default: './dist/src/index.js' },
     './outbox': { types: './dist/src/outbox/index.d.ts', default: './dist/src/outbox/index.js' },
     './events': { types: './dist/src/outbox/events.d.ts', default: './dist/src/outbox/events.js' },
-    './connector': { types: './dist/src/core/connector.d.ts', default: './dist/src/core/connector.js' },
+    './connector': { types: './dist/src/connector.d.ts', default: './dist/src/connector.js' },
+    './testing': { types: './dist/src/testing/index.d.ts', default: './dist/src/testing/index.js' },
     './package.json': './package.json',
   })
 })

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { startPostgresServer } from '../../src/cli/demo/postgres-server.ts'
+import { eventStream } from '../../src/testing/events.ts'
 import { ORDERS } from '../connectors/postgres-fixture.ts'
 import { query } from '../faults/parts.ts'
-import { eventStream } from '../support/events.ts'
 import { eventually } from '../support/eventually.ts'
 import { createRig, inPhase, laneOf, put, type Rig, TOPIC } from './rig.ts'
 

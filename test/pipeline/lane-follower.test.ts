@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { openLineSink } from '../../connectors/sinks/stdout.ts'
 import type { Event } from '../../src/core/event.ts'
 import { toRecord } from '../../src/core/record.ts'
-import { eventStream } from '../support/events.ts'
+import { eventStream } from '../../src/testing/events.ts'
 import { eventually } from '../support/eventually.ts'
 import { createRig, inPhase, laneOf, put, type Rig, TOPIC } from './rig.ts'
 
@@ -32,6 +32,18 @@ describe('a chain', () => {
     await rig.publish(1, events('b', 2))
     await rig.rowsAre(['a1=x', 'a2=x', 'b1=x', 'b2=x'])
     expect(laneOf(applier, 0)?.phase).toBe('halted')
+  })
+
+  test('that is halted lags more and more, whatever it halted at', async () => {
+    const [a1, , a3] = events('a', 3)
+    const unmapped = eventStream().next({ type: 'Unheard', key: 'b', payload: {} })
+    await rig.publish(0, [a1, a3] as Event[])
+    await rig.publish(1, [unmapped])
+    const applier = rig.applier(await rig.sink())
+    for (const partition of [0, 1]) {
+      await inPhase(applier, partition, 'halted')
+      await eventually(() => (laneOf(applier, partition)?.lagMs ?? 0) > 500, { what: `the lag of ${partition} grows` })
+    }
   })
 
   test('with a gap right after its first event halts too: a log that nobody trimmed is not bridged', async () => {

@@ -5,7 +5,7 @@ import { type Event, orderOf } from '../../src/core/event.ts'
 import type { StoredRecord } from '../../src/core/queue.ts'
 import { toRecord } from '../../src/core/record.ts'
 import { eventKey, type LaneRules, type LaneState, planLane, type Verdict } from '../../src/pipeline/lane-plan.ts'
-import { eventStream } from '../support/events.ts'
+import { eventStream } from '../../src/testing/events.ts'
 
 const rules: LaneRules = { topic: 't', partition: 0, sources: null, parks: true }
 const empty: LaneState = { chains: new Map(), parked: new Set(), offset: 0n, beginning: { until: 0n, founding: new Set() } }

@@ -5,7 +5,8 @@ import { MillraceError } from '../../src/core/errors.ts'
 import { type Position, position } from '../../src/core/position.ts'
 import { recordBytes } from '../../src/core/record.ts'
 import type { Tail } from '../../src/core/relay-state.ts'
-import { type PlanRules, planRecords, type Tails, tailsAfter } from '../../src/pipeline/relay-plan.ts'
+import { createPlan, type PlanRules, planRecords, type Tails, tailsAfter } from '../../src/pipeline/relay-plan.ts'
+import { state } from '../core/stream.ts'
 
 const PARTITIONS = 3
 const rules: PlanRules = { source: 'shop', topicFor: (type) => `t.${type}`, maxRecordBytes: 10_000 }
@@ -144,4 +145,23 @@ describe('a change that cannot be published whole', () => {
         planRecords(rules, nothing, [change(1, 1, 'a', { payload: Buffer.alloc(length), bytes: length + 1 })]).unpublishable,
       ).toHaveLength(count)
   })
+})
+
+test('what was published before a drain is not published again, though its topic or its partition is a new one', () => {
+  const before = [change(7, 1, 'a'), change(8, 1, 'b')]
+  const after = [change(9, 1, 'a', { aggregateType: 'customer' }), change(9, 2, 'b', { aggregateType: 'customer' })]
+  const topics = new Map(nothing)
+  const begin = (floor: Position | null) =>
+    createPlan({
+      source: 'shop',
+      topicTemplate: 't.{aggregate_type}',
+      maxRecordBytes: () => 10_000,
+      state: { ...state, topics, floor },
+    })
+  const plan = begin(position(1, 9n, 0))
+  expect(plan.unknownTopics([...before, ...after])).toEqual(['t.customer'])
+  plan.addTopic('t.customer', [{ position: null, offset: -1n }])
+  expect(plan.plan([...before, ...after]).batches.map(({ records }) => records.length)).toEqual([2])
+  expect(plan.plan(before).count).toBe(0)
+  expect(begin(null).plan(before).count).toBe(2)
 })

@@ -7,9 +7,10 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import local from '../../connectors/queues/local.ts'
 import { MillraceError } from '../../src/core/errors.ts'
 import type { Event } from '../../src/core/event.ts'
+import { partitionOf } from '../../src/core/murmur2.ts'
 import type { Queue } from '../../src/core/queue.ts'
-import { fromRecord } from '../../src/core/record.ts'
-import { latestState, stateKey, statePrefix } from '../../src/core/relay-state.ts'
+import { fromRecord, toRecord } from '../../src/core/record.ts'
+import { latestState, type RelayState, stateKey, statePrefix, type Tail } from '../../src/core/relay-state.ts'
 import { decodeState, encodeState } from '../../src/core/state-text.ts'
 import { topicOf } from '../../src/core/topic-template.ts'
 import { initRelayState } from '../../src/pipeline/init-state.ts'
@@ -101,6 +102,12 @@ function emit(...rows: readonly Row[]): Promise<unknown> {
      select r->>'id', 'order', r->>'id', 'Put', coalesce(r->>'body', '{}'), r->>'headers' from json_array_elements($1::json) r`,
     [JSON.stringify(rows)],
   )
+}
+
+/** ids whose events share a partition, in the order that they sort in */
+function sameOrder(count: number): readonly string[] {
+  const names = Array.from({ length: 100 }, (_, i) => `e${String(i).padStart(2, '0')}`)
+  return names.filter((name) => partitionOf(new TextEncoder().encode(name), 2) === 0).slice(0, count)
 }
 
 /** what the queue holds, by partition */
@@ -248,6 +255,99 @@ test('two sessions of one number do not overwrite each other: the one that went 
   // the one before may still be the slot's owner: its record stays until the next
   expect(new Set(sessions)).toEqual(new Set([current.session, current.session + 1]))
 })
+
+/** The queue, whose next state write after `hold` is under way until `lose`; then it fails, and may `arrive` all the same. */
+function holdingState(): {
+  readonly queue: Queue
+  hold(): void
+  readonly underWay: Promise<{ lose(): void; arrive(): Promise<void> }>
+} {
+  const underWay = Promise.withResolvers<{ lose(): void; arrive(): Promise<void> }>()
+  let holds = false
+  const { state } = queue
+  const write = (key: string, text: string): Promise<void> => {
+    if (!holds) return state.write(key, text)
+    holds = false
+    const { promise, reject } = Promise.withResolvers<void>()
+    const lose = (): void => reject(new MillraceError('MILLRACE_QUEUE_UNREACHABLE', 'the reply was lost'))
+    setTimeout(lose, 30_000).unref()
+    underWay.resolve({ lose, arrive: () => state.write(key, text) })
+    return promise
+  }
+  const held = { read: (prefix: string) => state.read(prefix), remove: (key: string) => state.remove(key), write }
+  return {
+    queue: new Proxy(queue, {
+      get(target, name) {
+        const value = Reflect.get(target, name, target)
+        return name === 'state' ? held : typeof value === 'function' ? value.bind(target) : value
+      },
+    }),
+    hold() {
+      holds = true
+    },
+    underWay: underWay.promise,
+  }
+}
+
+test('after a state write of unknown outcome a session writes no more, though it is asked to stop: the late one would replace it', async () => {
+  const holding = holdingState()
+  const one = relay({ queue: holding.queue })
+  await emit({ id: 'a' })
+  await untilPublished(['a'])
+  holding.hold()
+  await emit({ id: 'b' })
+  const write = await holding.underWay
+  await emit({ id: 'c' })
+  await untilPublished(['a', 'b', 'c'])
+  const stopped = one.stop()
+  write.lose()
+  await stopped
+  await write.arrive()
+  // what is confirmed, and copied, may not be ahead of what the queue holds
+  relay()
+  await emit({ id: 'd' })
+  await untilPublished(['a', 'b', 'c', 'd'])
+}, 40_000)
+
+test("a zombie's recorded tail behind what the owner had not recorded is no loss: the chain is found in the whole log", async () => {
+  const [a, b, c, d, e] = sameOrder(5) as [string, string, string, string, string]
+  const first = relay()
+  await emit({ id: a })
+  await untilPublished([a])
+  await first.stop()
+  const records = await queue.state.read(statePrefix(NAME))
+  const recorded = latestState(records) as RelayState
+  const holding = holdingState()
+  const owner = relay({ queue: holding.queue })
+  await running(owner)
+  holding.hold()
+  await emit({ id: b })
+  await emit({ id: c })
+  await untilPublished([a, b, c])
+  // the zombie publishes b late, has it acknowledged and records that; then the owner goes on, and dies before it records
+  const tails = recorded.topics.get(TOPIC) as readonly Tail[]
+  const partition = tails.findIndex(({ position }) => position !== null)
+  const late = (await published())[partition]?.find(({ id }) => id === b) as Event
+  const zombie = await queue.publisher()
+  const [offset] = await zombie.publish([{ topic: TOPIC, partition, records: [toRecord(late)] }])
+  await zombie.close()
+  const behind = tails.with(partition, { position: late.position, offset: offset as bigint })
+  await queue.state.write(
+    stateKey(NAME, recorded.session, 'zombie'),
+    encodeState({ ...recorded, topics: new Map([[TOPIC, behind]]) }),
+  )
+  await emit({ id: d })
+  await untilPublished([a, b, b, c, d])
+  const write = await holding.underWay
+  const stopped = owner.stop()
+  write.lose()
+  await stopped
+  relay()
+  await emit({ id: e })
+  await untilPublished([a, b, b, c, d, e])
+  const events = (await published())[partition] as readonly Event[]
+  expect(events.at(-1)?.prev).toBe(events.find(({ id }) => id === d)?.position)
+}, 40_000)
 
 test('a session that fails again and again is not tried in haste', async () => {
   let sessions = 0

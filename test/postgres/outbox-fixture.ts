@@ -3,6 +3,7 @@ import { onTestFinished } from 'vitest'
 import type { Change, ChangeBatch } from '../../src/core/change.ts'
 import type { Log } from '../../src/core/connector.ts'
 import { nextEpoch } from '../../src/core/epoch.ts'
+import { type Lsn, parsePosition } from '../../src/core/position.ts'
 import type { SourceSession } from '../../src/core/source.ts'
 import { readMigrations } from '../../src/postgres/migrate.ts'
 import type { PostgresSourceOptions } from '../../src/postgres/options.ts'
@@ -55,18 +56,26 @@ export interface Read {
   readonly batches: ChangeBatch[]
 }
 
-/** Reads until `count` changes have come and, where wanted, an end behind the last of them. */
+/**
+ * Reads until `count` changes have come and, where wanted, an end behind the last of them. Without the end it takes not one
+ * change more: how many of them one batch holds is the moment's.
+ */
 export async function read(from: SourceSession, count: number, { untilEnd = true, limit = ROOM } = {}): Promise<Read> {
   const changes: Change[] = []
   const batches: ChangeBatch[] = []
   for (;;) {
-    const batch = await within(20_000, from.next(limit), `${count} changes (${changes.length} came)`)
+    const maxChanges = untilEnd ? limit.maxChanges : Math.min(limit.maxChanges, count - changes.length)
+    const batch = await within(20_000, from.next({ ...limit, maxChanges }), `${count} changes (${changes.length} came)`)
     if (batch === null) throw new Error('the session was closed')
     batches.push(batch)
     changes.push(...batch.changes)
-    if (changes.length >= count && (!untilEnd || batch.end !== null)) return { changes, batches }
+    if (changes.length >= count && (!untilEnd || isBehind(batch.end, changes.at(-1)))) return { changes, batches }
   }
 }
+
+/** The end that comes with a change may be a keepalive's from before it. */
+const isBehind = (end: Lsn | null, change: Change | undefined): boolean =>
+  end !== null && (change === undefined || end > parsePosition(change.position).commitLsn)
 
 export const lastEnd = ({ batches }: Read): bigint => batches.findLast(({ end }) => end !== null)?.end as bigint
 

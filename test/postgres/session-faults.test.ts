@@ -92,10 +92,12 @@ test('a fast shutdown is not held up by a session that confirms, and is told of 
   const following = follow(opened)
   following.catch(() => {})
   await queryOnce(server.url(), insert('last words'))
-  const began = performance.now()
-  await within(15_000, server.stop('fast'), 'the shutdown')
-  expect(performance.now() - began).toBeLessThan(4_000)
-  await expect(following).rejects.toMatchObject({ code: 'MILLRACE_STREAM_BROKEN' })
+  await within(30_000, server.stop('fast'), 'the shutdown')
+  // the server ended it: the session did not have to let go, as one does that cannot confirm in time
+  await expect(following).rejects.toMatchObject({
+    code: 'MILLRACE_STREAM_BROKEN',
+    message: expect.not.stringContaining('shutting down'),
+  })
   const confirmed = opened.walEnd
   await server.start()
   expect((await source.slotStatus())?.confirmed).toBe(confirmed)
@@ -110,7 +112,7 @@ test('a fast shutdown is held up no longer than five seconds by a session that c
   next.catch(() => {})
   const stopped = server.stop('fast')
   await until(() => opened.wantsConfirm, 'the server asks')
-  await within(10_000, stopped, 'the shutdown')
+  await within(20_000, stopped, 'the shutdown')
   await expect(next).rejects.toMatchObject({ code: 'MILLRACE_STREAM_BROKEN', message: expect.stringContaining('shutting down') })
   await server.start()
   const again = await read(await session(source), 1)

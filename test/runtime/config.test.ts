@@ -49,7 +49,7 @@ describe('what is wrong in a config is said with its path, what was expected and
     [
       'a section nobody knows',
       { name: 's', elephants: 1 },
-      ['elephants: unknown key: expected one of name, source, queue, sinks, http, log'],
+      ['elephants: unknown key: expected one of name, source, queue, sinks, checkpoints, http, log'],
     ],
     ['a source without a url', { name: 's', source: {} }, ['source.url: expected a string, found nothing']],
     [
@@ -134,6 +134,22 @@ describe('what is wrong in a config is said with its path, what was expected and
       'no sources',
       { name: 's', sinks: { a: { kind: 'stdout', sources: [] } } },
       ['sinks.a.sources: expected at least one source, found an array'],
+    ],
+    ['checkpoints as a switch', { name: 's', checkpoints: true }, ['checkpoints: expected false or an object, found true']],
+    [
+      'checkpoints that are kept for less than their interval',
+      { name: 's', checkpoints: { every: '2h', keep: '1h' } },
+      ['checkpoints.keep: expected no less than every, found "1h"'],
+    ],
+    [
+      'more checkpoints than anybody can look at',
+      { name: 's', checkpoints: { every: '1s', keep: '1d' } },
+      ['checkpoints.keep: expected at most 1000 times every, found "1d"'],
+    ],
+    [
+      'checkpoints without a pause',
+      { name: 's', checkpoints: { every: 1 } },
+      ['checkpoints.every: expected at least 1s, found 1'],
     ],
     ['http as a switch', { name: 's', http: true }, ['http: expected false or an object, found true']],
     ['a misspelt port', { name: 's', http: { prot: 1 } }, ['http.prot: unknown key: did you mean "port"?']],

@@ -63,6 +63,7 @@ test('what the commands do is there for programs', async () => {
   expect((await pipeline.check()).filter(({ level }) => level === 'blocker')).not.toEqual([])
   expect(await pipeline.init()).toEqual([
     'migration 1, outbox',
+    'migration 2, backfill',
     `publication millrace_${pipeline.name} for millrace.outbox`,
     `slot millrace_${pipeline.name}`,
     expect.stringMatching(/^stream [0-9a-f-]{36}$/),

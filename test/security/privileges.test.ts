@@ -140,7 +140,13 @@ test('the relay reads and clears the outbox and keeps its state; other tables it
 
 test('a writer writes events, and neither reads, changes nor removes one', async () => {
   expect(await attributesOf('millrace_writer')).toEqual({ ...NONE, rolcanlogin: false })
-  const rights = { 'millrace.outbox': 'insert', 'schema millrace': 'usage', 'schema public': 'usage' }
+  const rights = {
+    // how far its backfills are
+    'millrace.backfill': 'delete insert select update',
+    'millrace.outbox': 'insert',
+    'schema millrace': 'usage',
+    'schema public': 'usage',
+  }
   expect(await rightsOf('millrace_writer', 'shop')).toEqual(rights)
   expect(await rightsOf('service', 'shop')).toEqual(rights)
   const service = as('service', 'shop')
@@ -166,14 +172,22 @@ test('a sink writes its tables and its own bookkeeping, and sees nobody else’s
   const all = 'delete insert select update'
   expect(await rightsOf('millrace_sink', 'warehouse')).toEqual({
     'millrace.checkpoint': all,
+    'millrace.copy': all,
     'millrace.deleted': all,
     'millrace.guard': all,
     'millrace.parked': all,
     'millrace.parked_audit': all,
     'millrace.parked_event': all,
     'millrace.target': all,
+    'millrace_copy.apart': all,
+    'millrace_copy.checkpoint': all,
+    'millrace_copy.deleted': all,
+    'millrace_copy.parked': all,
+    'millrace_copy.target': all,
     'public.orders': all,
     'schema millrace': 'usage',
+    // its copies, for a replay, and nothing else
+    'schema millrace_copy': 'create usage',
     'schema public': 'usage',
   })
   expect(await rightsOf('millrace_sink', 'shop')).toEqual({ 'schema public': 'usage' })

@@ -37,7 +37,7 @@ export async function campaign(
   let [schedules, failed, halted, committed, faults, virtualMs] = [0, 0, 0, 0, 0, 0]
   for (let i = 0; i < count && performance.now() < until; i++) {
     const seed = first + i * stride
-    const outcome = await simulate(scheduleOf(seed, steps))
+    const outcome = await unmarked(() => simulate(scheduleOf(seed, steps)))
     schedules++
     committed += outcome.committed
     faults += outcome.faults
@@ -53,6 +53,17 @@ export async function campaign(
     if (++failed <= REPORTS) report({ kind: 'failure', seed, promise, report: await reportOf(seed, steps, promise) })
   }
   return { kind: 'summary', schedules, failed, halted, committed, faults, virtualMs }
+}
+
+/** A fifth of the time would go into the stacks of errors that nobody reads. */
+async function unmarked<T>(work: () => Promise<T>): Promise<T> {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  try {
+    return await work()
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
+  }
 }
 
 /** the seed, the shortest schedule found in words, and how to see it again */

@@ -22,9 +22,9 @@ export class Violation extends Error {
 export interface Committed {
   readonly position: Position
   readonly row: Row
-  readonly place: string
+  place: string
   /** the place of it in its partition, from 0 */
-  readonly index: number
+  index: number
   readonly end: Lsn
   /** takes a unique value that is another row's: no store could take it */
   readonly contradicts: boolean
@@ -61,13 +61,22 @@ export class Ledger {
   readonly #state = new Map<string, { readonly value: string | null; readonly event: Committed }>()
   readonly #followed = new Map<Replica, Map<string, Following>>()
   readonly #partitionsPerTopic: number
+  /** of those that have grown */
+  readonly #grown = new Map<string, number>()
   /**
-   * The queue holds events of commits that were lost with their server. From then on the pipeline has to halt, and what
-   * else it does is nobody's measure.
+   * Events in the queue whose commits were lost with their server. From the first on the pipeline has to halt, and what else
+   * it does is nobody's measure.
    */
-  phantoms = false
+  readonly phantoms: { readonly place: string; readonly position: Position }[] = []
   /** the queue has lost records, or retention has taken some: the giver of a value may be among them */
   lossy = false
+  /** … lost them: the log may have grown again to where it was */
+  regrown = false
+  drained = false
+  /** those that the last drain waited for; one that begins later meets the events of a moved key in two partitions, and has the guard */
+  waitedFor: ReadonlySet<Replica> = new Set()
+  /** a drained stream goes on without a topic that is gone (PROTOCOL 2.2): its chains begin anew, and sinks that had begun halt */
+  readonly deleted = new Set<string>()
   readonly #vanished = new Set<string>()
   #published = 0
   /** commits below it are published, and may be confirmed */
@@ -79,7 +88,7 @@ export class Ledger {
 
   commit(commit: Commit, epoch: number): void {
     const events = commit.rows.map((row, i) => {
-      const place = `${topicFor(row.aggregate)}/${partitionOf(utf8(row.orderingKey ?? row.key), this.#partitionsPerTopic)}`
+      const place = this.#placeOf(row)
       const partition = this.#partition(place)
       const key = rowKey(SOURCE, row.type, row.key)
       const handles = handlesOf(row.payload)
@@ -97,10 +106,48 @@ export class Ledger {
       }
       partition.events.push(event)
       this.#byPosition.set(event.position, event)
+      // two standbys promoted apart may give one position twice: who relayed the one refuses the other
+      this.#vanished.delete(event.position)
       this.#state.set(key, { value: row.payload, event })
       return event
     })
     this.#commits.push({ commitLsn: commit.commitLsn, events })
+  }
+
+  /**
+   * A relay has taken the partitions that were added to the topic: what was not published yet goes where its key is now. No
+   * event may be under way in a sink then, or the next one of its key could overtake it.
+   */
+  grow(topic: string, count: number): void {
+    if (count <= this.partitionsOf(topic)) return
+    this.#grown.set(topic, count)
+    const waiting: Committed[] = []
+    for (const [place, { events, published }] of this.partitions) {
+      if (!place.startsWith(`${topic}/`)) continue
+      waiting.push(...events.splice(published))
+      for (const [replica, followed] of this.#followed) {
+        const following = followed.get(place)
+        if (!this.waitedFor.has(replica)) continue
+        if (following !== undefined && following.next < published && !following.founding && !this.lossy)
+          throw new Violation('I3', `keys of ${place} move, and ${replica.name} has not applied all that was published there`)
+      }
+    }
+    for (const event of waiting.sort((a, b) => (a.position < b.position ? -1 : 1))) {
+      event.place = this.#placeOf(event.row)
+      const { events } = this.#partition(event.place)
+      event.index = events.length
+      events.push(event)
+    }
+  }
+
+  /** by which keys are placed now */
+  partitionsOf(topic: string): number {
+    return this.#grown.get(topic) ?? this.#partitionsPerTopic
+  }
+
+  #placeOf({ aggregate, orderingKey, key }: Row): string {
+    const topic = topicFor(aggregate)
+    return `${topic}/${partitionOf(utf8(orderingKey ?? key), this.partitionsOf(topic))}`
   }
 
   /** Commits that nobody will ever see again, unless they are in the queue already. */
@@ -110,7 +157,7 @@ export class Ledger {
     for (const { events } of this.#commits.splice(this.#commits.findIndex(({ commitLsn }) => commitLsn === first)))
       for (const event of events) {
         const { events: all, published } = this.#partition(event.place)
-        if (event.index < published) this.phantoms = true
+        if (event.index < published) this.phantoms.push(event)
         else {
           all.length = Math.min(all.length, event.index)
           this.#byPosition.delete(event.position)
@@ -131,9 +178,9 @@ export class Ledger {
         // behind an event of a later epoch it is a stale record to all that read the log: no chain takes it
         const { events, published } = this.#partition(place)
         if (at < (events[published - 1]?.position ?? '')) continue
-        this.phantoms = true
+        this.phantoms.push({ place, position: at })
       }
-      if (this.phantoms) return
+      if (this.phantoms.length > 0) return
       const event = this.#byPosition.get(at)
       if (event === undefined) throw new Violation('I4', `${by} published ${at}, which nobody committed`)
       if (event.place !== place)
@@ -145,7 +192,8 @@ export class Ledger {
         throw new Violation('I4', `${at} has another payload than was written`)
       const log = this.#partition(place)
       const prev = log.events[event.index - 1]?.position ?? null
-      if ((headers.get(HEADER.prev) ?? null) !== prev)
+      const beginsAnew = !headers.has(HEADER.prev) && this.drained && this.deleted.has(topic)
+      if ((headers.get(HEADER.prev) ?? null) !== prev && !beginsAnew)
         throw new Violation(
           'I3',
           `${by} published ${at} to ${place} as what follows ${headers.get(HEADER.prev) ?? 'nothing'}, and it follows ${prev}`,
@@ -164,7 +212,7 @@ export class Ledger {
 
   /** I1: whatever is below a confirmed LSN, Postgres will not send again. */
   confirmed(lsn: Lsn, intent: Lsn | null): void {
-    if (this.phantoms) return
+    if (this.phantoms.length > 0) return
     if (intent !== null && lsn > intent)
       throw new Violation(
         'I1',
@@ -187,7 +235,7 @@ export class Ledger {
 
   /** I5, I6 and the order of effects, at every commit of a replica. */
   applied({ replica, place: { topic, partition }, batch, offsetBefore }: Applied): void {
-    if (this.phantoms) return
+    if (this.phantoms.length > 0) return
     const place = `${topic}/${partition}`
     const following = this.following(replica, place)
     if (offsetBefore !== null && batch.offset < offsetBefore)
@@ -205,7 +253,9 @@ export class Ledger {
       if (committed === undefined || committed.place !== place)
         throw new Violation('I4', `${replica.name} applied ${event.position} in ${place}, where it does not belong`)
       const jumps = committed.index !== following.next
-      const founds = following.founding && committed.index > following.next && committed.index <= following.before
+      // it knows of no more than an offset up to which it may jump: a log that was lost and has grown again is as any other
+      const before = this.regrown ? Number.POSITIVE_INFINITY : following.before
+      const founds = following.founding && committed.index > following.next && committed.index <= before
       if (jumps && !founds)
         throw new Violation(
           committed.index < following.next ? 'I6' : 'I3',
@@ -277,12 +327,12 @@ export class Ledger {
   }
 
   /**
-   * A sink that begins at the end of the log cannot know that the first event it sees is a late duplicate, and takes what
-   * follows for a gap (PROTOCOL 2.4 knows this only of logs that were trimmed).
+   * A sink that begins at the end of the log, or where retention has emptied it, cannot know that the first event it sees is
+   * a late duplicate, and takes what follows for a gap (PROTOCOL 2.4 knows this only of those that came before it).
    */
   foundedOnDuplicate(replica: Replica, place: string): boolean {
-    const { first, before } = this.following(replica, place)
-    return replica.startsLate && first !== null && first < before
+    const { founding, first, before } = this.following(replica, place)
+    return founding && first !== null && first < before
   }
 
   /**
@@ -313,22 +363,22 @@ export class Ledger {
 
   /** I7 and I8: each row is what the last event of its key made it, of those that the replica took. */
   checkRows(replica: Replica): void {
-    for (const [place, { events }] of this.partitions) {
-      const following = this.following(replica, place)
-      const fold = new Map<string, Committed>()
-      // a replica that began in the middle knows of a key what it has seen of it
-      for (const index of [...following.applied].sort((a, b) => a - b)) {
+    // a replica that began in the middle knows of a key what it has seen of it; a key may have moved to another partition
+    const fold = new Map<string, Committed>()
+    for (const [place, { events }] of this.partitions)
+      for (const index of this.following(replica, place).applied) {
         const event = events[index] as Committed
-        fold.set(rowKey(SOURCE, event.row.type, event.row.key), event)
+        const key = rowKey(SOURCE, event.row.type, event.row.key)
+        const last = fold.get(key)
+        if (last === undefined || event.position > last.position) fold.set(key, event)
       }
-      for (const [key, event] of fold) {
-        const row = replica.rows.get(key)
-        if (row?.position === event.position && row.value === event.row.payload) continue
-        throw new Violation(
-          event.row.payload === null ? 'I8' : 'I7',
-          `${replica.name} shows ${key} as of ${row?.position ?? 'nothing'}, and its last event is ${event.position}`,
-        )
-      }
+    for (const [key, event] of fold) {
+      const row = replica.rows.get(key)
+      if (row?.position === event.position && row.value === event.row.payload) continue
+      throw new Violation(
+        event.row.payload === null ? 'I8' : 'I7',
+        `${replica.name} shows ${key} as of ${row?.position ?? 'nothing'}, and its last event is ${event.position}`,
+      )
     }
     for (const key of replica.rows.keys())
       if (key.startsWith(`${SOURCE}/`) && !this.#state.has(key))

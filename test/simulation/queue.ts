@@ -18,6 +18,8 @@ export interface QueueServers {
   readonly groups: Groups
   /** a publisher has heard of an offset that it had heard of before: what stood there is lost, and its relay must halt */
   readonly acknowledgedAgain: (place: string, offset: bigint) => void
+  /** a relay's state has just become durable */
+  readonly recorded: (state: string) => void
   /** records have just become durable */
   readonly appended: (place: TopicPartition, records: readonly StoredRecord[], by: Process) => void
 }
@@ -165,6 +167,7 @@ export function simulatedQueue(servers: QueueServers, of: Process): Queue {
       write: (key, value) =>
         ask('state write', () => {
           broker.state.set(key, value)
+          servers.recorded(value)
         }),
       remove: (key) =>
         ask('state remove', () => {

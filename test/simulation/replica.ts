@@ -166,6 +166,8 @@ export class Replica {
     const value = event.value === null ? null : decoder.decode(event.value)
     if (!this.mended && value?.includes('"poison"'))
       throw new MillraceError('MILLRACE_EVENT_REJECTED', 'the store refuses this event, now and always', { fields: at })
+    // the guard: a key that moved stands in two partitions, and who reads both at once meets the newer event first, maybe
+    if (before !== undefined && before.position > event.position) return
     for (const handle of handlesOf(before?.value ?? null)) handles.set(handle, null)
     for (const handle of handlesOf(value)) {
       const owner = handles.has(handle) ? handles.get(handle) : this.#handles.get(handle)

@@ -56,6 +56,20 @@ export function drawScenario(
         [6_000, transaction()],
       ],
     }),
+    // keys move, to partitions that were added or under another mapping, while requests of former relays are on their way
+    () => ({
+      last: false,
+      steps: [
+        [0, { kind: 'partitions added', topic }],
+        [
+          dice.between(0, 3_000, 'scenario'),
+          dice.chance(0.5, 'scenario') ? late(dice.between(1_000, 9_000, 'scenario')) : transaction(),
+        ],
+        [0, transaction()],
+        [dice.between(0, 300, 'scenario'), { kind: 'drain', mapping: dice.chance(0.5, 'scenario') }],
+        [dice.between(0, 2_000, 'scenario'), transaction()],
+      ],
+    }),
     // a session's first state arrives when it was given up and the next one has recorded more
     () => ({
       last: false,

@@ -75,6 +75,8 @@ export type Action =
   | { readonly kind: 'topic recreated'; readonly topic: string }
   | { readonly kind: 'topic deleted'; readonly topic: string }
   | { readonly kind: 'partitions added'; readonly topic: string }
+  /** with the relays stopped; then the mapping may change, and partitions that were added are taken */
+  | { readonly kind: 'drain'; readonly mapping: boolean }
   /** in no schedule of ours: a row that nobody committed enters the WAL, so that the judge can be judged */
   | { readonly kind: 'sabotage' }
 

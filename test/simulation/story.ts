@@ -56,6 +56,8 @@ export function describeAction(action: Action): string {
     case 'topic recreated':
     case 'topic deleted':
       return `the ${action.kind.replace(' ', ` ${action.topic} is `)}`
+    case 'drain':
+      return `the relays are stopped and the stream is drained${action.mapping ? '; then the mapping changes' : ''}`
     case 'partitions added':
       return `${action.topic} gets one more partition`
     default:

@@ -134,6 +134,19 @@ test('strand leaves what is connected open and deaf for ever; a new dial gets th
   old.destroy()
 })
 
+test('what was held back when it was stranded is lost', async () => {
+  const passed = proxy.holdAfter(2, 'to-server')
+  client.write('abcd')
+  await passed
+  proxy.strand()
+  const old = client
+  client = await dial()
+  proxy.restore()
+  expect(await roundTrip('new')).toBe('new')
+  expect(requested).toBe(5)
+  old.destroy()
+})
+
 test('a tap sees every piece of its connection, and says which are lost and which end it', async () => {
   const seen: string[] = []
   const verdicts = { lost: 'lose', fatal: 'cut' } as const

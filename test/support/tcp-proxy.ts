@@ -181,6 +181,8 @@ class Lane {
         while (rest.length > 0) {
           if (this.delayMs > 0) await wait(this.delayMs)
           await this.#gate?.opened
+          // stranded while it was held
+          if (!passes(null)) break
           const part = rest.subarray(0, this.#limit?.left ?? rest.length)
           rest = rest.subarray(part.length)
           await write(to, part)

@@ -31,9 +31,18 @@ export async function checkKafka(
     const found = await findTopics(cluster, names)
     const nodes = cluster.nodes.size
     findings.push(nodes === 1 ? finding('warning', ONE_BROKER, REPLICATE) : ok(`Kafka answers, ${nodes} brokers`))
-    for (const name of names) if (!name.endsWith('*') && !found.has(name)) findings.push(missing(name, settings, nodes))
+    const known = Math.max(nodes, cluster.named)
+    for (const name of names) if (!name.endsWith('*') && !found.has(name)) findings.push(missing(name, settings, known))
     const configs = await topicSettings(cluster, [...found.keys()], TOPIC_SETTINGS)
-    for (const name of found.keys()) findings.push(...topic(name, await cluster.partitions(name), configs.get(name) ?? null))
+    for (const name of found.keys())
+      findings.push(
+        ...topic(
+          name,
+          await cluster.partitions(name),
+          configs.get(name) ?? null,
+          eventTopic(name, settings.topics, nodes).replication,
+        ),
+      )
     findings.push(...(await brokerDefaults(cluster)))
   } catch (error) {
     findings.push(failed(error))
@@ -58,7 +67,7 @@ function missing(name: string, { topics }: KafkaSettings, nodes: number): Findin
   return finding('blocker', `the topic ${name} does not exist, and queue.topics.create is false`, createCommand(plan))
 }
 
-function topic(name: string, partitions: readonly PartitionMetadata[], settings: Settings): readonly Finding[] {
+function topic(name: string, partitions: readonly PartitionMetadata[], settings: Settings, wanted: number): readonly Finding[] {
   const findings: Finding[] = []
   const alter = (setting: string): string =>
     `kafka-configs.sh --bootstrap-server … --alter --entity-type topics --entity-name ${name} --add-config ${setting}`
@@ -70,6 +79,14 @@ function topic(name: string, partitions: readonly PartitionMetadata[], settings:
         'blocker',
         `${name}: ${leaderless.length} of ${partitions.length} partitions have no leader`,
         'bring the brokers back',
+      ),
+    )
+  if (replication < wanted)
+    findings.push(
+      finding(
+        'warning',
+        `${name}: replication is ${replication} and could be ${wanted}: the loss of a broker can ${replication === 1 ? 'lose acknowledged events' : 'stop the stream'}`,
+        `add replicas (kafka-reassign-partitions.sh), or set queue.topics.replication to ${replication}: a topic keeps those it was made with`,
       ),
     )
   if (settings === null) {

@@ -68,6 +68,11 @@ export class Cluster {
     return this.#nodes
   }
 
+  /** how many brokers the config names */
+  get named(): number {
+    return new Set(this.#bootstrap.map(({ host, port }) => `${host}:${port}`)).size
+  }
+
   /**
    * Sends a request with kafkajs' encoding to one broker.
    * @throws a connection failure as one of ours; the connection is not used again

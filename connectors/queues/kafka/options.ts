@@ -55,7 +55,7 @@ const topics = z.strictObject({
   /** false: topics are made by somebody else; a missing one is an error that says how */
   create: z.boolean().default(true),
   partitions: z.number().int().min(1).max(10_000).default(6),
-  /** default: 3, or the number of brokers where there are fewer */
+  /** default: 3, or the number of brokers where there are fewer; those of `brokers` that are down count too */
   replication: z.number().int().min(1).max(100).optional(),
   /** how long events stay, in ms or as `7d`; far longer than any sink may stand still */
   retention: milliseconds.default(7 * 86_400_000),

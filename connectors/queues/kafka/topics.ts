@@ -63,21 +63,36 @@ interface CreateTopicsAnswer {
 
 /**
  * Makes a topic that does not exist, and waits until each partition has a leader that answers.
- * @throws MILLRACE_QUEUE_NOT_READY with the command to run, where we may not make it or the cluster cannot
+ * @throws MILLRACE_QUEUE_NOT_READY with the command to run, where we may not make it or the cluster cannot;
+ *   MILLRACE_QUEUE_UNREACHABLE while too few of the brokers that the config names serve
  */
 export async function ensureTopic(cluster: Cluster, create: boolean, plan: (brokers: number) => TopicPlan): Promise<void> {
   const { name } = plan(1)
   const existing = (await cluster.metadata([name])).get(name)
   if (!existing) {
-    const wanted = plan(cluster.nodes.size)
+    const wanted = plan(Math.max(cluster.nodes.size, cluster.named))
     if (!create)
       throw new MillraceError('MILLRACE_QUEUE_NOT_READY', `the topic ${name} does not exist, and queue.topics.create is false`, {
         fields: { topic: name },
         remedy: createCommand(wanted),
       })
+    awaitBrokers(cluster, wanted)
     await createTopic(cluster, wanted)
   }
   await untilLed(cluster, name)
+}
+
+/** A topic keeps the replicas it was made with, so a cluster that has half started is waited for. */
+function awaitBrokers({ nodes, named }: Cluster, { name, replication }: TopicPlan): void {
+  if (replication <= nodes.size || replication > named) return
+  throw new MillraceError(
+    'MILLRACE_QUEUE_UNREACHABLE',
+    `the topic ${name} is to have ${replication} replicas, and of the ${named} brokers that the config names ${nodes.size} serve`,
+    {
+      fields: { topic: name },
+      remedy: `start the other brokers; or say how many replicas it is to have (queue.topics.replication: ${nodes.size})`,
+    },
+  )
 }
 
 async function createTopic(cluster: Cluster, plan: TopicPlan): Promise<void> {

@@ -237,7 +237,7 @@ function pragma(db: DatabaseSync, name: string): number {
  * Node's own SQLite, without the warning that Node 22 prints for it: a user of the queue has not chosen it. Nothing else
  * runs in between, so no other warning is held back.
  */
-function loadSqlite(): typeof import('node:sqlite') {
+export function loadSqlite(): typeof import('node:sqlite') {
   const { emitWarning } = process
   process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
     if (!String(warning).startsWith('SQLite is an experimental feature')) Reflect.apply(emitWarning, process, [warning, ...rest])

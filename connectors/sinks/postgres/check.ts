@@ -1,18 +1,23 @@
 import pg from 'pg'
 import type { MillraceError } from '../../../src/core/errors.ts'
 import type { Finding } from '../../../src/core/finding.ts'
-import { type CatalogTable, readCatalog } from './catalog.ts'
+import { type CatalogTable, readCatalog, type TableName } from './catalog.ts'
+import { copySchema, SHARED_TABLES } from './copy-tables.ts'
+import { BOOKKEEPING } from './ddl.ts'
 import { sinkError } from './failure.ts'
 import { isAppend, targetName, writtenColumns } from './mapping.ts'
 import { GUARD_COLUMN, type PostgresSinkSettings, type TableSettings } from './options.ts'
 
-const BOOKKEEPING = ['checkpoint', 'deleted', 'guard', 'target', 'parked', 'parked_event', 'parked_audit'] as const
 const MIN_VERSION = 140_000
 
+const bookkeepingTables = (schema: string): readonly TableName[] => BOOKKEEPING.map((name) => ({ schema, name }))
+const copyTables = (schema: string): readonly TableName[] => SHARED_TABLES.map((name) => ({ schema: copySchema(schema), name }))
+
 export async function bookkeepingStands(pool: pg.Pool, schema: string): Promise<boolean> {
+  const tables = [...bookkeepingTables(schema), ...copyTables(schema)]
   const { rows } = await pool.query<{ stands: boolean }>(
-    'select bool_and(to_regclass(format($2, $1::text, name)) is not null) as stands from unnest($3::text[]) name',
-    [schema, '%I.%I', BOOKKEEPING],
+    'select bool_and(to_regclass(format($1, schema, name)) is not null) as stands from unnest($2::text[], $3::text[]) t(schema, name)',
+    ['%I.%I', tables.map((table) => table.schema), tables.map((table) => table.name)],
   )
   return rows[0]?.stands === true
 }
@@ -40,9 +45,11 @@ export async function checkSink(
     if (standby) add('blocker', 'the server is a standby: it cannot be written to', 'give the address of the primary')
     const catalog = await readCatalog(pool, [
       ...settings.tables.map(({ into }) => into),
-      ...BOOKKEEPING.map((name) => ({ schema: settings.schema, name })),
+      ...bookkeepingTables(settings.schema),
+      ...copyTables(settings.schema),
     ])
     checkBookkeeping(settings, catalog, add)
+    await checkCopies(pool, settings, catalog, add)
     for (const table of settings.tables) checkTable(table, catalog.get(targetName(table)), add)
     const changed = findings.some(({ level }) => level === 'blocker') ? null : await mappingChanges()
     if (changed !== null) add('blocker', changed.message, changed.remedy)
@@ -70,6 +77,36 @@ function checkBookkeeping({ schema }: PostgresSinkSettings, catalog: ReadonlyMap
         `grant ${lacking.join(', ')} on ${schema}.${name} to …`,
       )
   }
+}
+
+/** What a replay needs is no blocker for live applying: it is warned of before the day that it is needed. */
+async function checkCopies(
+  pool: pg.Pool,
+  { schema }: PostgresSinkSettings,
+  catalog: ReadonlyMap<string, CatalogTable>,
+  add: Add,
+): Promise<void> {
+  const wanted = 'replay, rebuild and verify need it'
+  const making = copySchema(schema)
+  const missing = copyTables(schema).filter(({ name }) => !catalog.has(`${making}.${name}`))
+  if (missing.length > 0)
+    return add('warning', `${missing.map(({ name }) => `${making}.${name}`).join(', ')} is missing: ${wanted}`, 'millrace init')
+  for (const { name } of copyTables(schema)) {
+    const lacking = catalog.get(`${making}.${name}`)?.lacking ?? []
+    if (lacking.length > 0)
+      add(
+        'warning',
+        `the role may not ${lacking.join(', ')} on ${making}.${name}: ${wanted}`,
+        `grant ${lacking.join(', ')} on ${making}.${name} to …`,
+      )
+  }
+  const { rows } = await pool.query<{ may: boolean }>(`select has_schema_privilege($1, 'create') as may`, [making])
+  if (rows[0]?.may !== true)
+    add(
+      'warning',
+      `the role may not make tables in the schema ${making}: ${wanted}`,
+      `grant create on schema ${pg.escapeIdentifier(making)} to …`,
+    )
 }
 
 function checkTable(table: TableSettings, found: CatalogTable | undefined, add: Add): void {

@@ -32,25 +32,10 @@ const PINNED = [
 ]
 
 export function openPool(settings: PostgresSinkSettings, applicationName: string): pg.Pool {
-  const { password, ...connection } = postgresConnection(settings)
-  const { statementTimeout, lockTimeout, idleInTransactionTimeout } = settings
-  const timeouts = [
-    `statement_timeout=${statementTimeout}`,
-    `lock_timeout=${lockTimeout}`,
-    `idle_in_transaction_session_timeout=${idleInTransactionTimeout}`,
-  ]
   const pool = new pg.Pool({
-    ...connection,
-    ssl: named(connection.ssl),
-    ...(password !== undefined && { password }),
-    application_name: applicationName.slice(0, NAME_BYTES),
-    options: [...PINNED, ...timeouts].map((setting) => `-c ${setting}`).join(' '),
+    ...sessionConfig(settings, applicationName),
     max: settings.poolSize,
-    connectionTimeoutMillis: CONNECT_TIMEOUT,
-    stream: () => socketOf(answerTimeout(settings)),
     idleTimeoutMillis: 60_000,
-    keepAlive: true,
-    keepAliveInitialDelayMillis: 10_000,
     allowExitOnIdle: true,
   })
   // an idle connection that breaks is replaced by the next query; one in use tells its query, and would end the process
@@ -58,6 +43,34 @@ export function openPool(settings: PostgresSinkSettings, applicationName: string
   pool.on('error', () => {})
   pool.on('connect', (client) => client.on('error', () => {}))
   return pool
+}
+
+/** A session of its own, for what belongs to a session: such as the hold on a copy. Who opens it listens to its errors. */
+export async function openSession(settings: PostgresSinkSettings, applicationName: string): Promise<pg.Client> {
+  const client = new pg.Client(sessionConfig(settings, applicationName))
+  await client.connect()
+  return client
+}
+
+function sessionConfig(settings: PostgresSinkSettings, applicationName: string): pg.ClientConfig {
+  const { password, ...connection } = postgresConnection(settings)
+  const { statementTimeout, lockTimeout, idleInTransactionTimeout } = settings
+  const timeouts = [
+    `statement_timeout=${statementTimeout}`,
+    `lock_timeout=${lockTimeout}`,
+    `idle_in_transaction_session_timeout=${idleInTransactionTimeout}`,
+  ]
+  return {
+    ...connection,
+    ssl: named(connection.ssl),
+    ...(password !== undefined && { password }),
+    application_name: applicationName.slice(0, NAME_BYTES),
+    options: [...PINNED, ...timeouts].map((setting) => `-c ${setting}`).join(' '),
+    connectionTimeoutMillis: CONNECT_TIMEOUT,
+    stream: () => socketOf(answerTimeout(settings)),
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+  }
 }
 
 /** `pg` looks for the name that it dials, also where another is demanded. */

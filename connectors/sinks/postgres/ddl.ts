@@ -1,4 +1,8 @@
 import pg from 'pg'
+import { copySchema } from './copy-tables.ts'
+
+/** The tables of the bookkeeping's schema. */
+export const BOOKKEEPING = ['checkpoint', 'deleted', 'guard', 'target', 'parked', 'parked_event', 'parked_audit', 'copy'] as const
 
 /**
  * The bookkeeping of Postgres sinks, as statements that may be repeated; `init` runs them, `init --sql sink` prints
@@ -6,6 +10,10 @@ import pg from 'pg'
  */
 export function bookkeepingSql(schema: string): readonly string[] {
   const s = pg.escapeIdentifier(schema)
+  const copies = pg.escapeIdentifier(copySchema(schema))
+  // a copy's own checkpoints, markers and locks; `like` takes the columns that stand there when it is made
+  const shared = (table: string): string =>
+    `create unlogged table if not exists ${copies}.${table} (like ${s}.${table} including all)`
   return [
     `create schema if not exists ${s}`,
     `create table if not exists ${s}.checkpoint (
@@ -98,5 +106,33 @@ export function bookkeepingSql(schema: string): readonly string[] {
   remaining bigint not null
 )`,
     `create index if not exists parked_audit_of_sink on ${s}.parked_audit (sink, id)`,
+    // a copy that is folded for a replay, a rebuild or a verification: `job` is the pipeline's own text
+    `create table if not exists ${s}.copy (
+  sink text primary key,
+  job text not null,
+  shape text not null,
+  mapping json not null,
+  remap boolean not null default false,
+  selected boolean not null default false,
+  wish text,
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp()
+)`,
+    `create schema if not exists ${copies}`,
+    shared('checkpoint'),
+    // whether the fold began with the very first record of the partition
+    `alter table ${copies}.checkpoint add column if not exists whole boolean not null default false`,
+    shared('deleted'),
+    shared('target'),
+    shared('parked'),
+    // what parked events are about: the key of a row, with the first position, or a position alone where the key cannot be read
+    `create unlogged table if not exists ${copies}.apart (
+  sink text not null,
+  target text not null,
+  key text collate "C",
+  position text collate "C" not null,
+  unique (sink, target, key)
+)`,
+    `create index if not exists apart_by_position on ${copies}.apart (sink, target, position)`,
   ]
 }

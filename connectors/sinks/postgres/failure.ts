@@ -70,6 +70,15 @@ export function sinkError(error: unknown): MillraceError {
   return made('MILLRACE_SINK_UNREACHABLE', `the sink's Postgres cannot be reached: ${message}`)
 }
 
+/** What fails is told as the sink's error. */
+export async function asSinkError<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    throw sinkError(error)
+  }
+}
+
 /** messages about data quote the value ("invalid input syntax for type integer: …"): those are told by their state alone */
 function safe(state: string, message: string): string {
   return /^(22|23|P0)/.test(state) ? 'a value was refused' : message

@@ -8,6 +8,7 @@ import { faultOf, said, sinkError } from './failure.ts'
 import { lockTargets } from './locks.ts'
 import { CHECK_LIMITS, type Parker } from './park.ts'
 import { type Planning, planEvents } from './plan.ts'
+import { named } from './statements.ts'
 import { inOneTransaction, type Statement, StatementFailure, textArray } from './transaction.ts'
 import { unfit, unfitEvent } from './unfit.ts'
 
@@ -30,15 +31,14 @@ const MAX_ATTEMPTS = 5
 export function openLane(deps: LaneDeps, claimed: Claim): Lane {
   const { bookkeeping, planning, schema, pool, parker } = deps
   const { partition } = planning
-  const move = moveSql(schema)
+  const move = named(moveSql(schema))
   const lock = lockTargets(planning, schema)
   let claim = claimed
 
   /** the statements before the events: the checkpoint's, what waits, and the locks of tables that other partitions write too */
-  function prologue(batch: LaneBatch): readonly Statement[] {
+  async function prologue(batch: LaneBatch): Promise<readonly Statement[]> {
     const moved: Statement = {
-      name: MOVE,
-      text: move,
+      ...move,
       values: [
         planning.sink,
         partition.topic,
@@ -53,7 +53,7 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
         batch.beginning,
       ],
     }
-    const parked = batch.parked.length > 0 && parker !== null ? parker.statements(partition, batch.parked) : []
+    const parked = batch.parked.length > 0 && parker !== null ? await parker.statements(partition, batch.parked) : []
     return [moved, ...parked, ...(lock === null || batch.events.length === 0 ? [] : [lock])]
   }
 
@@ -61,7 +61,7 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
     for (let attempt = 1; ; attempt++) {
       const failure = await attemptOnce(statements)
       if (failure === null) return
-      const refused = refusal(failure, statements)
+      const refused = refusal(failure, statements, move.name)
       if (refused === 'fenced') throw fenced(partition)
       if (refused === 'changed') throw parkedChanged(partition)
       if (refused === 'full') throw new LimitsPassed()
@@ -84,7 +84,7 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
 
   /** Commit order, one by one: what a set could not take may pass, and what cannot is told by its own statement. */
   async function oneByOne(batch: LaneBatch): Promise<void> {
-    const before = prologue(batch)
+    const before = await prologue(batch)
     const planned = batch.events.map((event) => planEvents(planning, [event]))
     try {
       await run([...before, ...planned.flat()])
@@ -110,14 +110,14 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
         const statements = planEvents(planning, batch.events)
         await deps.admit(batch.events)
         try {
-          await run([...prologue(batch), ...statements])
+          await run([...(await prologue(batch)), ...statements])
         } catch (error) {
           const fault = error instanceof StatementFailure ? faultOf(said(error)) : 'other'
           if (fault !== 'data' && fault !== 'constraint') throw error
           await oneByOne(batch)
         }
       } catch (error) {
-        if (error instanceof LimitsPassed && parker !== null) throw await parker.full(partition, batch.parked)
+        if (error instanceof LimitsPassed && parker?.full) throw await parker.full(partition, batch.parked)
         throw sinkError(error)
       }
       claim = { ...claim, sources: new Set([...claim.sources, ...batch.moves.map(({ source }) => source)]) }
@@ -137,7 +137,6 @@ export function openLane(deps: LaneDeps, claimed: Claim): Lane {
   }
 }
 
-const MOVE = 'millrace_move'
 const DIVISION_BY_ZERO = '22012'
 const LOGARITHM_OF_ZERO = '2201E'
 
@@ -145,11 +144,15 @@ const LOGARITHM_OF_ZERO = '2201E'
 class LimitsPassed extends Error {}
 
 /** What our own statements refuse, by the error that they make of it. */
-function refusal({ statement, cause }: StatementFailure, statements: readonly Statement[]): 'fenced' | 'changed' | 'full' | null {
+function refusal(
+  { statement, cause }: StatementFailure,
+  statements: readonly Statement[],
+  move: string | null,
+): 'fenced' | 'changed' | 'full' | null {
   const name = statement === null ? undefined : statements[statement]?.name
   const { state } = said(cause)
-  if (name === MOVE && state === DIVISION_BY_ZERO) return 'fenced'
-  if (name === MOVE && state === LOGARITHM_OF_ZERO) return 'changed'
+  if (name === move && state === DIVISION_BY_ZERO) return 'fenced'
+  if (name === move && state === LOGARITHM_OF_ZERO) return 'changed'
   return name === CHECK_LIMITS && state === LOGARITHM_OF_ZERO ? 'full' : null
 }
 

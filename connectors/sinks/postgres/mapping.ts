@@ -1,3 +1,4 @@
+import type { RowTraits } from '../../../src/core/copy.ts'
 import { MillraceError } from '../../../src/core/errors.ts'
 import { topicOf } from '../../../src/core/topic-template.ts'
 import type { CatalogTable } from './catalog.ts'
@@ -57,6 +58,8 @@ export interface KeptMapping {
   readonly feeds: Readonly<
     Record<string, { readonly columns: Readonly<Record<string, string>>; readonly on: Readonly<Record<string, Operation>> }>
   >
+  /** rows of this mapping and of an older one stand side by side: nobody may apply (`remap.ts`) */
+  readonly rebuilding?: true
 }
 
 export function targetName({ into }: TableSettings): string {
@@ -96,7 +99,7 @@ export function writtenColumns(table: TableSettings, catalog: CatalogTable): rea
 
 /**
  * The feeds of a sink, resolved against the tables that are there.
- * @throws MILLRACE_SINK_NOT_READY for a table or a column that is missing
+ * @throws MILLRACE_SINK_NOT_READY for a table or a column that is missing, and for feeds of one table that write different columns
  */
 export function resolveFeeds(settings: PostgresSinkSettings, catalog: ReadonlyMap<string, CatalogTable>): readonly Feed[] {
   const targets = new Map<string, Target>()
@@ -119,9 +122,33 @@ export function resolveFeeds(settings: PostgresSinkSettings, catalog: ReadonlyMa
       if (!found.columns.has(column)) throw notReady(`${name} has no column ${column}`)
     return feedOf(table, targets.get(name) as Target, found)
   })
+  for (const target of targets.values())
+    requireSameColumns(
+      target,
+      feeds.filter((feed) => feed.target === target),
+    )
   // a field that another table of the aggregate takes is known
   for (const feed of feeds) for (const other of feeds) if (other !== feed && other.from === feed.from) passOverFields(feed, other)
   return feeds
+}
+
+/**
+ * One guard per row cannot order partial writes from two partitions: of two events on one row, the older one's columns would be
+ * written or not, as it came first or second.
+ */
+function requireSameColumns(target: Target, feeds: readonly Feed[]): void {
+  const [first, ...others] = feeds.map(({ from, columns }) => ({ from, names: columns.map(({ name }) => name) }))
+  for (const other of target.rows === 'keyed' ? others : []) {
+    const odd = [...(first?.names ?? []), ...other.names].find(
+      (name) => first?.names.includes(name) !== other.names.includes(name),
+    )
+    if (odd !== undefined)
+      throw new MillraceError(
+        'MILLRACE_SINK_NOT_READY',
+        `${target.name} is fed from ${first?.from} and ${other.from}, and only one of them writes its column ${odd}: one guard per row cannot order the partial writes of two`,
+        { remedy: 'let both write the same columns, or feed a table from each', fields: { table: target.name, column: odd } },
+      )
+  }
 }
 
 function passOverFields(feed: Feed, other: Feed): void {
@@ -129,19 +156,32 @@ function passOverFields(feed: Feed, other: Feed): void {
   for (const [first] of other.paths) if (first !== undefined && !own.has(first)) feed.reader.passOver(first)
 }
 
+/** whether rows are made of parts, or by events of several keys: what it takes to know the state of one */
+export function rowTraits({ tables }: PostgresSinkSettings): RowTraits {
+  return {
+    parts: tables.some(({ on }) => Object.values(on).includes('merge')),
+    shared: tables.some((table) => isShared(tables.filter((other) => targetName(other) === targetName(table)))),
+  }
+}
+
+/** several partitions may write one row of the table that these feed */
+function isShared(feeding: readonly TableSettings[]): boolean {
+  const [first, ...others] = feeding as [TableSettings, ...TableSettings[]]
+  if (isAppend(first)) return false
+  const ownedByAggregate = keyedByAggregate(first) || first.key.some((column) => originOf(first, column) === '$key')
+  return others.length > 0 || !ownedByAggregate
+}
+
 function targetOf(first: TableSettings, feeding: readonly TableSettings[]): Target {
   const { schema, name: table } = first.into
-  const rows = isAppend(first) ? 'append' : 'keyed'
-  const ownedByAggregate =
-    feeding.length === 1 && (keyedByAggregate(first) || first.key.some((column) => originOf(first, column) === '$key'))
   return {
     name: targetName(first),
     schema,
     table,
     key: first.key,
     guard: first.guard,
-    rows,
-    shared: rows === 'keyed' && !ownedByAggregate,
+    rows: isAppend(first) ? 'append' : 'keyed',
+    shared: isShared(feeding),
   }
 }
 
@@ -206,6 +246,7 @@ export function keptMapping(target: Target, feeds: readonly Feed[]): KeptMapping
  */
 export function mappingChanges(name: string, kept: KeptMapping, now: KeptMapping): readonly string[] {
   const changes: string[] = []
+  if (kept.rebuilding) changes.push(`${name} is being rebuilt, and some of its rows are of an older mapping`)
   if (kept.key.join() !== now.key.join()) changes.push(`the key of ${name} was ${kept.key.join(', ')}`)
   if (kept.guard !== now.guard) changes.push(`the guard of ${name} was ${kept.guard}`)
   for (const from of union(kept.feeds, now.feeds)) {

@@ -9,10 +9,10 @@ import type { Statement } from './transaction.ts'
 
 /** How a lane parks events, in the transaction that moves its checkpoint past them. */
 export interface Parker {
-  /** of a lane's transaction, after its checkpoint is locked; the last of them is {@link CHECK_LIMITS} */
-  statements(partition: TopicPartition, parked: readonly ParkedEvent[]): readonly Statement[]
-  /** MILLRACE_PARKING_FULL, with what fills it */
-  full(partition: TopicPartition, parked: readonly ParkedEvent[]): Promise<MillraceError>
+  /** of a lane's transaction, after its checkpoint is locked; where there are limits, the last of them is {@link CHECK_LIMITS} */
+  statements(partition: TopicPartition, parked: readonly ParkedEvent[]): Promise<readonly Statement[]>
+  /** MILLRACE_PARKING_FULL, with what fills it; null: there are no limits */
+  readonly full: ((partition: TopicPartition, parked: readonly ParkedEvent[]) => Promise<MillraceError>) | null
 }
 
 export type ParkingLimits = Exclude<PostgresSinkSettings['parking'], false>
@@ -26,7 +26,7 @@ export function openParker(pool: pg.Pool, schema: string, sink: string, limits: 
   const check = `select ln(case when count(*) > $2::bigint or sum(bytes) > $3::numeric then 0 else 1 end) from ${s}.parked where sink = $1`
 
   return {
-    statements: ({ topic, partition }, parked) => [
+    statements: async ({ topic, partition }, parked) => [
       { name: 'millrace_park', text: park, values: [sink, topic, String(partition), rowsOf(parked)] },
       { name: CHECK_LIMITS, text: check, values: [sink, String(limits.maxKeys), String(limits.maxBytes)] },
     ],

@@ -131,6 +131,18 @@ function writeRow(planning: Planning, feed: Feed, event: Event, operation: 'u' |
   writer.end()
 }
 
+/** The key alone of the row that an event is about, as a statement's rows; null: the event does not tell it. */
+export function keyRow(planning: Planning, feed: Feed, event: Event): Buffer | null {
+  const writer = rowWriter(bytesOf(feed, []))
+  try {
+    writeRow(planning, feed, event, 'd', writer)
+  } catch (error) {
+    if (error instanceof MillraceError) return null
+    throw error
+  }
+  return writer.take()
+}
+
 const NOTHING = new Int32Array(0)
 
 function readPayload({ partition }: Planning, feed: Feed, event: Event): Int32Array {

@@ -7,7 +7,9 @@ import { DEFAULT_TOPIC } from '../../../src/core/topic-template.ts'
 import { openBookkeeping } from './bookkeeping.ts'
 import { readCatalog } from './catalog.ts'
 import { bookkeepingStands, checkSink } from './check.ts'
-import { openPool } from './connection.ts'
+import { openPool, openSession } from './connection.ts'
+import { openCopies } from './copies.ts'
+import { copySchema } from './copy-tables.ts'
 import { bookkeepingSql } from './ddl.ts'
 import { sinkError } from './failure.ts'
 import { openLane } from './lane.ts'
@@ -20,21 +22,25 @@ import {
   mergedMapping,
   notReady,
   resolveFeeds,
+  rowTraits,
 } from './mapping.ts'
 import { forgetMarkers } from './markers.ts'
 import type { PostgresSinkSettings } from './options.ts'
 import { openParker } from './park.ts'
 import { openParking } from './parking.ts'
 import { eventFields, type Planning, rejected } from './plan.ts'
-import { feedStatements } from './statements.ts'
+import { unstalling, unstallingLane } from './stalled.ts'
+import { type FeedStatements, feedStatements } from './statements.ts'
 
 /** how often old delete markers are looked for, while events are applied (ms) */
 const FORGET_INTERVAL = 600_000
 
 export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps): Sink {
   const { schema, unknownFields, markerRetention } = settings
-  const { sink: name, pipeline, log } = deps
-  const pool = openPool(settings, `millrace ${pipeline}/${name}`)
+  const { sink: name, pipeline, log, topicTemplate = DEFAULT_TOPIC } = deps
+  const applicationName = `millrace ${pipeline}/${name}`
+  const pool = openPool(settings, applicationName)
+  const unstall = unstalling(pool, settings.idleInTransactionTimeout)
   const bookkeeping = openBookkeeping(pool, schema, name, pipeline)
   const parker = settings.parking === false ? null : openParker(pool, schema, name, settings.parking)
   /** by target: the source it is fed by */
@@ -77,10 +83,14 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
     return feeds
   }
 
-  function planningOf(feeds: readonly Feed[], partition: TopicPartition): Planning {
-    const own = feedsOfTopic(feeds, partition.topic, deps.topicTemplate ?? DEFAULT_TOPIC)
+  function planningOf(
+    feeds: readonly Feed[],
+    partition: TopicPartition,
+    statements: (feed: Feed) => FeedStatements = (feed) => feedStatements(feed, schema),
+  ): Planning {
+    const own = feedsOfTopic(feeds, partition.topic, topicTemplate)
     if (own.length === 0) throw notReady(`no table of the sink ${name} is fed from the topic ${partition.topic}`)
-    const planned = own.map((feed) => ({ feed, statements: feedStatements(feed, schema) }))
+    const planned = own.map((feed) => ({ feed, statements: statements(feed) }))
     planned.sort((a, b) => (a.feed.target.name < b.feed.target.name ? -1 : 1))
     return {
       sink: name,
@@ -129,7 +139,22 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
       parker === null
         ? null
         : openParking({ pool, schema, sink: name, admit, planning: async (place) => planningOf(await resolved(), place) }),
-    copies: null,
+    copies: openCopies({
+      pool,
+      sink: name,
+      pipeline,
+      schemas: { book: schema, copy: copySchema(schema) },
+      rows: rowTraits(settings),
+      topicTemplate,
+      mapped: async (remap) => {
+        const { feeds, changed } = await compared()
+        if (changed !== null && !remap) throw changed
+        return { feeds, remapped: changed !== null }
+      },
+      planning: planningOf,
+      connect: () => openSession(settings, applicationName),
+      unstall,
+    }),
     redeliver: null,
     traits: { name: 'postgres', effect: 'exactly-once', checkpoints: true },
 
@@ -145,19 +170,23 @@ export function openPostgresSink(settings: PostgresSinkSettings, deps: SinkDeps)
       }
     },
 
-    async claim(partition) {
-      try {
-        const planning = planningOf(await resolved(), partition)
-        const claim = await bookkeeping.claim(partition)
-        if (parker === null && claim.checkpoint.parked.size > 0) throw stillParked(name, claim.checkpoint)
-        return openLane(
-          { pool, bookkeeping, schema, planning, parker, admit: (events) => admit(planning, events), applied: forgetOld },
-          claim,
-        )
-      } catch (error) {
-        throw sinkError(error)
-      }
-    },
+    claim: (partition) =>
+      unstall(async () => {
+        try {
+          const planning = planningOf(await resolved(), partition)
+          const claim = await bookkeeping.claim(partition)
+          // a rebuild that set its mark since takes back what was claimed before it, not what is claimed now
+          if ((await bookkeeping.targets()).some(({ mapping }) => mapping.rebuilding)) await resolved()
+          if (parker === null && claim.checkpoint.parked.size > 0) throw stillParked(name, claim.checkpoint)
+          const lane = openLane(
+            { pool, bookkeeping, schema, planning, parker, admit: (events) => admit(planning, events), applied: forgetOld },
+            claim,
+          )
+          return unstallingLane(lane, unstall)
+        } catch (error) {
+          throw sinkError(error)
+        }
+      }),
 
     async checkpoints() {
       try {
@@ -179,7 +208,7 @@ function mappingChanged(sink: string, changes: readonly string[]): MillraceError
     'MILLRACE_MAPPING_CHANGED',
     `the mapping of the sink ${sink} is not the one its rows were written by: ${changes.join('; ')}`,
     {
-      remedy: `put the mapping back, or bring the rows to the new one: millrace rebuild ${sink} (coming; until then a sink of a new name, into new tables)`,
+      remedy: `put the mapping back, or bring the rows to the new one: millrace rebuild ${sink}`,
       fields: { sink },
     },
   )

@@ -32,14 +32,31 @@ const MAX_MERGES = 50
 
 const id = pg.escapeIdentifier
 
-export function feedStatements(feed: Feed, schema: string): FeedStatements {
+/** What the rows of a copy say of themselves beside their values (`copy-tables.ts`). */
+export interface CopiedRows {
+  /** the columns that events of any feed write; null: each event writes all of them, or none, and nothing is kept */
+  readonly columns: readonly string[] | null
+  /** SQL: whether the partition is folded from its very first record on */
+  readonly whole: string
+}
+
+/** In a copy's rows that are written by parts: the columns that were written (null: all), and whether the fold knows how the row began. */
+export const WRITTEN_COLUMN = '_millrace_written'
+export const BEGUN_COLUMN = '_millrace_begun'
+
+/** A row's key in guards and markers; `texts` are SQL, a key column each. */
+export function keyAsText(texts: readonly string[]): string {
+  return texts.length === 1 ? (texts[0] as string) : `json_build_array(${texts.join(', ')})::text`
+}
+
+/** @param copied the rows are those of a copy: null for the replica's own */
+export function feedStatements(feed: Feed, schema: string, copied: CopiedRows | null = null): FeedStatements {
   const table = `${id(feed.target.schema)}.${id(feed.target.table)}`
   const book = { deleted: `${id(schema)}.deleted`, guard: `${id(schema)}.guard` }
   const { columns, target } = feed
   const inColumn = target.guard === 'column'
   const keys = columns.flatMap((column, index) => (column.inKey ? [index] : []))
-  const keyText =
-    keys.length === 1 ? `e.c${keys[0]}::text` : `json_build_array(${keys.map((index) => `e.c${index}::text`).join(', ')})::text`
+  const keyText = keyAsText(keys.map((index) => `e.c${index}::text`))
   const order = keys.map((index) => `c${index}`).join(', ')
   const sameKey = keys.map((index) => `t.${name(index)} = e.c${index}`).join(' and ')
   const conflict = target.key.map(id).join(', ')
@@ -74,6 +91,33 @@ export function feedStatements(feed: Feed, schema: string): FeedStatements {
   }
 
   const everything = columns.map((_, index) => index)
+
+  /** The columns of Millrace's own in a row: their values in one that is made, and in one that is there (`position`: the new one, there). */
+  function own(present: readonly number[], position: string): readonly { column: string; made: string; set: string }[] {
+    const guard = { column: id(GUARD_COLUMN), made: 'e.p', set: position }
+    const guarded = inColumn && (target.rows === 'keyed' || copied !== null) ? [guard] : []
+    const all = copied?.columns ?? null
+    if (copied === null || all === null) return guarded
+    const names = present.map((index) => (columns[index] as MappedColumn).name)
+    const [written, begun] = [id(WRITTEN_COLUMN), id(BEGUN_COLUMN)]
+    if (all.every((column) => names.includes(column)))
+      return [...guarded, { column: written, made: 'null::text[]', set: 'null' }, { column: begun, made: 'true', set: 'true' }]
+    const array = `array[${names.map(pg.escapeLiteral).join(', ')}]::text[]`
+    return [
+      ...guarded,
+      {
+        column: written,
+        made: array,
+        set: `case when t.${written} is null then null else array(select unnest(t.${written}) union select unnest(${array})) end`,
+      },
+      {
+        column: begun,
+        made: `(${copied.whole} or exists (select from ${book.deleted} d where d.sink = $2 and d.target = $3 and d.key = ${keyText}))`,
+        set: `t.${begun}`,
+      },
+    ]
+  }
+
   const folded = `select distinct on (${order}) * from (${rows(everything)}) r order by ${order}, n desc`
 
   function guard(): string {
@@ -84,9 +128,13 @@ on conflict (sink, target, key) do update set position = excluded.position where
   }
 
   function write(): string {
-    const into = [...columns.map(({ name }) => id(name)), ...(inColumn ? [id(GUARD_COLUMN)] : [])]
-    const values = [...everything.map((index) => `e.c${index}`), ...(inColumn ? ['e.p'] : [])]
-    const set = into.filter((column) => !target.key.map(id).includes(column)).map((column) => `${column} = excluded.${column}`)
+    const beside = own(everything, `excluded.${id(GUARD_COLUMN)}`)
+    const into = [...columns.map(({ name }) => id(name)), ...beside.map(({ column }) => column)]
+    const values = [...everything.map((index) => `e.c${index}`), ...beside.map(({ made }) => made)]
+    const set = [
+      ...columns.filter(({ inKey }) => !inKey).map(({ name }) => `${id(name)} = excluded.${id(name)}`),
+      ...beside.map(({ column, set }) => `${column} = ${set}`),
+    ]
     const update =
       set.length === 0
         ? 'nothing'
@@ -106,17 +154,22 @@ on conflict (${conflict}) do ${update}`
   }
 
   function append(): string {
+    const beside = own(everything, 'e.p')
     return `with e as materialized (${rows(everything)})
-insert into ${table} (${columns.map(({ name }) => id(name)).join(', ')})
-select ${everything.map((index) => `e.c${index}`).join(', ')} from e where $2::text is not null and $3::text is not null order by n
+insert into ${table} (${[...columns.map(({ name }) => id(name)), ...beside.map(({ column }) => column)].join(', ')})
+select ${[...everything.map((index) => `e.c${index}`), ...beside.map(({ made }) => made)].join(', ')} from e where $2::text is not null and $3::text is not null order by n
 on conflict (${conflict}) do nothing`
   }
 
   function merge(present: readonly number[]): string {
     const others = present.filter((index) => !keys.includes(index))
-    const set = [...others.map((index) => `${name(index)} = e.c${index}`), ...(inColumn ? [`${id(GUARD_COLUMN)} = e.p`] : [])]
-    const into = [...present.map(name), ...(inColumn ? [id(GUARD_COLUMN)] : [])]
-    const values = [...present.map((index) => `e.c${index}`), ...(inColumn ? ['e.p'] : [])]
+    const beside = own(present, 'e.p')
+    const set = [
+      ...others.map((index) => `${name(index)} = e.c${index}`),
+      ...beside.map(({ column, set }) => `${column} = ${set}`),
+    ]
+    const into = [...present.map(name), ...beside.map(({ column }) => column)]
+    const values = [...present.map((index) => `e.c${index}`), ...beside.map(({ made }) => made)]
     // where the table's own columns are left alone there is nothing to update
     const updated =
       set.length === 0
@@ -147,6 +200,6 @@ on conflict (${conflict}) do nothing`
 }
 
 /** one text, one name: a connection serves many lanes, and a claim may have found other columns than the one before */
-function named(text: string): StatementText {
+export function named(text: string): StatementText {
   return { name: `millrace_${createHash('sha256').update(text).digest('hex').slice(0, 32)}`, text }
 }

@@ -14,6 +14,7 @@ import { type Process, startProcess } from '../processes.ts'
 import type { RelayFaults } from '../relay-process.ts'
 import { judgeReplica, judgeTopic, type TopicVerdict } from '../verdict.ts'
 import { type Committed, startWorkload, type Workload } from '../workload.ts'
+import { recover } from './recover.ts'
 import type { Judged, Run } from './row.ts'
 import { type FrontedKafka, once, type Stage } from './stage.ts'
 import { configFingerprint, configOf } from './trial-config.ts'
@@ -170,7 +171,7 @@ export async function openTrial(deps: TrialDeps, options: TrialOptions = {}): Pr
     for (const side of [source, replica]) {
       side.tap(null)
       side.proxy.restore()
-      if (side.server !== null && side.server.pid === 0) await side.server.start()
+      if (side.server !== null && side.server.pid === 0) await recover(side.server)
     }
     kafka?.tap(null)
     for (const [index, front] of (kafka?.fronts ?? []).entries()) {

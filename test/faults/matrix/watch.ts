@@ -3,7 +3,7 @@ import pg from 'pg'
 import type { Event } from '../../../src/core/event.ts'
 import { formatLsn, type Lsn, type Position, parseLsn } from '../../../src/core/position.ts'
 import { latestState, statePrefix } from '../../../src/core/relay-state.ts'
-import { openQueue, type Pipeline, topicOfOrders } from '../parts.ts'
+import { ANSWER_WITHIN, openQueue, type Pipeline, quietLog, topicOfOrders } from '../parts.ts'
 
 /**
  * Looks at the pipeline from outside while it is under faults. What it saw is judged at the end, when the topic tells
@@ -58,7 +58,7 @@ export function startWatch(pipeline: Pipeline): Watch {
   }
   const rows = connection(pipeline.replicaUrl)
   const slot = connection(pipeline.sourceUrl)
-  const queue = openQueue(pipeline)
+  const queue = openQueue(pipeline, quietLog, ANSWER_WITHIN)
 
   const watching = [
     every(ROWS_EVERY, async () => {

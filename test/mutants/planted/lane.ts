@@ -172,7 +172,7 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     file: 'src/pipeline/lane-plan.ts',
     edits: [
       {
-        find: '(event.placeholder === null ? null : placeholderVerdict',
+        find: '(event.placeholder === null || passed ? null : placeholderVerdict',
         replace: "(event.placeholder !== '' ? null : placeholderVerdict",
       },
     ],
@@ -194,9 +194,7 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     bug: 'a constraint conflict is final at once',
     harm: 'a unique value that another partition is about to give up parks a key that is sound',
     file: 'src/pipeline/applier.ts',
-    edits: [
-      { find: 'if ((offsets.get(key) ?? 0n) < end) return true', replace: 'if ((offsets.get(key) ?? 0n) < 0n) return true' },
-    ],
+    edits: [{ find: 'if (start !== end && offset < end && ', replace: 'if (start !== end && offset < 0n && ' }],
     caughtBy: simulation,
   },
 ]

@@ -189,7 +189,7 @@ export const TAIL_MUTANTS: readonly Mutant[] = [
     bug: 'the tail is what was recorded',
     harm: 'what a lost reply or a crash left behind is published again, chained to what stands before it',
     file: 'src/core/tail.ts',
-    edits: [{ find: 'return { ...search, tail: { position: ours.position, offset } }', replace: 'return search' }],
+    edits: [{ find: 'tail: { position: ours.position, offset } }', replace: 'tail: search.tail }' }],
     caughtBy: simulation,
   },
   {
@@ -210,7 +210,7 @@ export const TAIL_MUTANTS: readonly Mutant[] = [
     bug: '(ii) nothing at the recorded offset is not noticed',
     harm: 'the same, where offsets have holes',
     file: 'src/core/tail.ts',
-    edits: [{ find: '&& range.start === recorded.offset && !recordedSeen)', replace: '&& range.start < 0n && !recordedSeen)' }],
+    edits: [{ find: '&& range.start <= recorded.offset && !recordedSeen)', replace: '&& range.start < 0n && !recordedSeen)' }],
     caughtBy: simulation,
   },
   {

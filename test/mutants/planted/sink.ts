@@ -162,4 +162,25 @@ export const SINK_MUTANTS: readonly Mutant[] = [
     edits: [{ find: 'if (changed !== null) throw changed\n', replace: '' }],
     caughtBy: test('connectors/postgres-mapping', 'halts at a claim when it is not the one the rows were written by'),
   },
+  {
+    bug: 'replay without the lock',
+    harm: 'a row is brought back that a live transaction is deleting: it stays beside its marker',
+    file: 'connectors/sinks/postgres/mend.ts',
+    edits: [{ find: 'order by topic, partition, source for update`', replace: 'order by topic, partition, source`' }],
+    caughtBy: test('runtime/replay-races', 'a row that a live transaction is deleting is not brought back'),
+  },
+  {
+    bug: 'a fold that is behind what the sink has forgotten is written all the same',
+    harm: 'a row is brought back half-way whose later delete has left no trace',
+    file: 'connectors/sinks/postgres/mend.ts',
+    edits: [{ find: 'return rows[0]?.behind === true', replace: 'return false' }],
+    caughtBy: test('runtime/replay-races', 'a row whose later delete has left no trace any more is not brought back half-way'),
+  },
+  {
+    bug: 'a replay that ends folds no further than its end',
+    harm: 'keys that have gone on since are taken back to a past state',
+    file: 'src/pipeline/replay.ts',
+    edits: [{ find: 'const meetsMore = range.to !== null || ', replace: 'const meetsMore = ' }],
+    caughtBy: test('pipeline/replay', 'random stories of damage, live traffic and crashes end with what was applied last'),
+  },
 ]

@@ -102,8 +102,9 @@ export function relayStates(): readonly Buffer[] {
     copied: { epoch: 1, session: 4, intent: 0x1_0000_00a0n },
     gaps: [{ at: 1, epoch: 2, from: 1n, to: 2n, refill: { published: 1, ambiguous: 0 } }],
     drained: { lsn: 7n, at: 1 },
+    floor: position(1, 7n, 0),
   }
-  return [Buffer.from(encodeState(state)), Buffer.from(encodeState({ ...state, gaps: [], drained: null }))]
+  return [Buffer.from(encodeState(state)), Buffer.from(encodeState({ ...state, gaps: [], drained: null, floor: null }))]
 }
 
 export function payloads(): readonly Buffer[] {

@@ -66,7 +66,7 @@ kill $guard 2>/dev/null
 exit $code`
 
 const FLAGS = ['-Xmx512m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Djava.awt.headless=true']
-const START_WITHIN_MS = 100_000
+const START_WITHIN_MS = 180_000
 
 class Node {
   readonly configuration: string

@@ -1,5 +1,5 @@
 import { parseLsn } from '../../../../src/core/position.ts'
-import { eventually } from '../../../support/eventually.ts'
+import { recover } from '../recover.ts'
 import { defineRow, over, type RowContext } from '../row.ts'
 import type { Trial } from '../trial.ts'
 
@@ -51,8 +51,7 @@ async function crash(ctx: RowContext, { server, proxy }: Trial['source'], look: 
   await server.stop(ctx.pick(3) === 0 ? 'immediate' : 'kill')
   ctx.injected()
   proxy.refuse()
-  // the orphans of a killed postmaster hold its shared memory until they have noticed
-  await eventually(() => server.start().then(() => true), { within: 20_000, what: 'the server starts again' })
+  await recover(server)
   await look()
   proxy.restore()
 }

@@ -1,7 +1,7 @@
-import { setTimeout as wait } from 'node:timers/promises'
 import type { Failpoint } from '../../../../src/pipeline/failpoint.ts'
 import { eventually } from '../../../support/eventually.ts'
-import { defineRow, over } from '../row.ts'
+import type { Process } from '../../processes.ts'
+import { defineRow, over, type RowContext } from '../row.ts'
 import type { Trial } from '../trial.ts'
 
 const MOMENTS: readonly Failpoint[] = ['planned', 'sent', 'acked', 'state-written', 'read']
@@ -34,32 +34,24 @@ export const suspendedRelay = defineRow({
   },
 })
 
+/** the sink's `idleInTransactionTimeout`, and its lock time-out, and what a group takes to notice */
+const FREED = 60_000
+
 export const suspendedApplier = defineRow({
   row: '7',
   fault: 'SIGSTOP of the applier until its partitions are another’s; then SIGCONT',
-  when: 'inside its transaction, its locks held',
+  when: 'with half of its transaction sent, or between two statements of its claim, its locks held',
   runs: over([15, 18], ['kafka', 'local']),
   async run(ctx) {
     const trial = await ctx.trial()
     trial.relay()
-    for (let left = ctx.times(1, 3); left > 0; left--) {
-      const zombie = trial.applier()
-      await zombie.heard(/^running$/)
-      await eventually(
-        async () => {
-          zombie.signal('SIGSTOP')
-          if (await insideTransaction(trial)) return true
-          zombie.signal('SIGCONT')
-          await wait(1 + ctx.pick(20))
-          return false
-        },
-        { within: 30_000, what: 'the applier stops inside a transaction' },
-      )
+    for (let round = 0, rounds = ctx.times(1, 3); round < rounds; round++) {
+      const zombie = await (round % 2 === 0 ? stoppedAtHalf : stoppedClaiming)(ctx, trial)
       ctx.injected()
       const second = trial.applier()
-      await trial.applied(60_000)
+      await allApplied(trial)
       zombie.signal('SIGCONT')
-      await trial.applied(60_000)
+      await allApplied(trial)
       await Promise.all([zombie.kill(), second.kill('SIGTERM')])
     }
     ctx.checked('the locks of a stopped applier are freed, and its partitions applied by another')
@@ -67,11 +59,66 @@ export const suspendedApplier = defineRow({
   },
 })
 
-/** A stopped client's statement has ended on the server a moment later: what then is in a transaction stays there. */
-async function insideTransaction({ replica }: Trial): Promise<boolean> {
-  await wait(20)
-  const { rows } = await replica.query(
-    "select count(*)::int as n from pg_stat_activity where datname = current_database() and state = 'idle in transaction' and query not like '%repeatable read%' and backend_type = 'client backend'",
+/** Of every partition: one that is locked would be passed over among others that flow. */
+async function allApplied(trial: Trial): Promise<void> {
+  await trial.transactions(20)
+  trial.workload.rest()
+  await trial.caughtUp()
+  await trial.settled(FREED)
+  trial.workload.resume()
+}
+
+/** An applier whose server has run the first statements of a transaction, and waits for the rest, which is not sent. */
+async function stoppedAtHalf(ctx: RowContext, trial: Trial): Promise<Process> {
+  const { proxy } = trial.replica
+  const zombie = trial.applier()
+  await zombie.heard(/^running$/)
+  await eventually(
+    async () => {
+      await proxy.holdAfter(1 + ctx.pick(20_000), 'to-server')
+      if (await holdsLocks(trial, "state = 'active' and wait_event = 'ClientRead'")) return true
+      proxy.restore()
+      return false
+    },
+    { within: 90_000, what: 'half of a transaction has arrived' },
   )
-  return rows[0].n > 0
+  zombie.signal('SIGSTOP')
+  proxy.strand()
+  proxy.restore()
+  return zombie
+}
+
+/** ReadyForQuery, which says: inside a transaction */
+const INSIDE = Buffer.from([0x5a, 0, 0, 0, 5, 0x54])
+
+/** An applier that has the locks of its claim: it stops before it reads the answer that says so. */
+async function stoppedClaiming(ctx: RowContext, trial: Trial): Promise<Process> {
+  const { promise: stopped, resolve } = Promise.withResolvers<void>()
+  // to `begin`, to the row that may have to be made, to the lock, to the epoch that is raised
+  const answer = 3 + ctx.pick(2)
+  trial.replica.tap(() => {
+    let answers = 0
+    return (direction, bytes) => {
+      if (direction === 'to-client' && bytes.includes(INSIDE) && ++answers === answer) {
+        zombie.signal('SIGSTOP')
+        resolve()
+      }
+      return 'pass'
+    }
+  })
+  const zombie = trial.applier()
+  await Promise.race([stopped, zombie.ended])
+  trial.replica.tap(null)
+  await eventually(() => holdsLocks(trial, "state = 'idle in transaction'"), {
+    within: 60_000,
+    what: 'it holds the locks of its claim',
+  })
+  return zombie
+}
+
+async function holdsLocks({ replica }: Trial, waiting: string): Promise<boolean> {
+  const { rows } = await replica.query(
+    `select 1 from pg_stat_activity where datname = current_database() and application_name like 'millrace%' and backend_xid is not null and ${waiting}`,
+  )
+  return rows.length > 0
 }

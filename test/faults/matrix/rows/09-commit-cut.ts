@@ -1,8 +1,8 @@
 import type { Tap } from '../../../support/tcp-proxy.ts'
 import { defineRow, over } from '../row.ts'
 
-/** The first statement of every apply, by the name it is prepared under: what holds it is a transaction with its commit. */
-const APPLY = Buffer.from('millrace_move')
+/** The name of a prepared statement, which only an apply has: what holds one is a transaction with its commit. */
+const APPLY = /millrace_[0-9a-f]{32}\0/
 
 export const commitCut = defineRow({
   row: '9',
@@ -32,7 +32,7 @@ export const commitCut = defineRow({
       return (direction, bytes) => {
         if (left <= 0) return 'pass'
         if (direction === 'to-client') return replyIsLost ? cut('replies') : 'pass'
-        if (!bytes.includes(APPLY) || --batches > 0) return 'pass'
+        if (!APPLY.test(bytes.toString('latin1')) || --batches > 0) return 'pass'
         if (ctx.pick(2) === 0) return cut('requests')
         replyIsLost = true
         return 'pass'

@@ -76,7 +76,7 @@ async function once(ctx: RowContext, deed: Deed, when: 'stopped' | 'running'): P
   const relay = trial.relay()
   await relay.heard(/^running/)
   await emit(trial, RELAYED)
-  await eventually(async () => (await shown(trial)) === RELAYED, { within: 20_000, what: 'the first events are applied' })
+  await eventually(async () => (await shown(trial)) === RELAYED, { within: 90_000, what: 'the first events are applied' })
   if (when === 'stopped') await relay.kill('SIGTERM')
   else trial.source.proxy[deed.stalled === true ? 'hold' : 'refuse']()
   // what is committed meanwhile is what the gap swallows
@@ -84,18 +84,19 @@ async function once(ctx: RowContext, deed: Deed, when: 'stopped' | 'running'): P
   await deed.do(trial, `millrace_${trial.pipeline.name}`)
   ctx.injected()
   trial.source.proxy.restore()
-  judgeGapHalt(deed.name, deed.code, await (when === 'stopped' ? trial.relay() : relay).halted(40_000))
+  judgeGapHalt(deed.name, deed.code, await (when === 'stopped' ? trial.relay() : relay).halted(90_000))
   // again, and as loudly: nothing heals by itself
-  judgeGapHalt(deed.name, deed.code, await trial.relay().halted(40_000))
+  judgeGapHalt(deed.name, deed.code, await trial.relay().halted(90_000))
   // what had been sent before it was lost may have arrived late, and was relayed
   const allowed = deed.stalled === true && when === 'running' ? [RELAYED, RELAYED + SWALLOWED] : [RELAYED]
   let found = 0
   // what arrived late is applied partition by partition
-  await eventually(async () => allowed.includes((found = await shown(trial))), { what: 'whole transactions are shown' }).catch(
-    () => {
-      throw new Error(`the replica shows ${found} orders, and ${RELAYED} stood before the gap`)
-    },
-  )
+  await eventually(async () => allowed.includes((found = await shown(trial))), {
+    within: 60_000,
+    what: 'whole transactions are shown',
+  }).catch(() => {
+    throw new Error(`the replica shows ${found} orders, and ${RELAYED} stood before the gap`)
+  })
 }
 
 const shown = async (trial: Trial): Promise<number> =>
@@ -123,7 +124,7 @@ async function untilLost(trial: Trial, hasten: string): Promise<void> {
       const { rows } = await trial.source.query('select wal_status from pg_replication_slots')
       return rows[0].wal_status === 'lost'
     },
-    { within: 30_000, what: 'the slot is lost' },
+    { within: 90_000, what: 'the slot is lost' },
   )
 }
 

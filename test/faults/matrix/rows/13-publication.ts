@@ -58,7 +58,7 @@ async function leaveOut(ctx: RowContext, { away, back, name }: Deed, when: 'runn
   await emit(trial, 10)
   await alter(back)
   await emit(trial, 10)
-  const halt = await (when === 'stopped' ? trial.relay() : relay).halted(40_000)
+  const halt = await (when === 'stopped' ? trial.relay() : relay).halted(90_000)
   judgeGapHalt(name, /^MILLRACE_PUBLICATION_MISSING$/, halt)
   const { rows: slots } = await trial.source.query(
     'select confirmed_flush_lsn::text as lsn from pg_replication_slots where slot_name = $1',
@@ -66,7 +66,7 @@ async function leaveOut(ctx: RowContext, { away, back, name }: Deed, when: 'runn
   )
   if (parseLsn(slots[0].lsn) > parseLsn(rows[0].lsn))
     throw new Error(`${name}: confirmed up to ${slots[0].lsn}, and what was written from ${rows[0].lsn} on was left out`)
-  judgeGapHalt(name, /^MILLRACE_PUBLICATION_MISSING$/, await trial.relay().halted(40_000))
+  judgeGapHalt(name, /^MILLRACE_PUBLICATION_MISSING$/, await trial.relay().halted(90_000))
 }
 
 export const tableAdded = defineRow({

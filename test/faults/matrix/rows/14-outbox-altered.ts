@@ -96,12 +96,12 @@ async function equal(ctx: RowContext, trial: Trial, ledger: Ledger): Promise<voi
   const queue = await openQueue(trial.pipeline)
   try {
     const verdict = () => judgeTopic(queue, topicOfOrders(trial.pipeline), ledger.committed)
-    await eventually(async () => (await verdict()).missing === 0, { within: 40_000, what: 'every event is in the topic' })
+    await eventually(async () => (await verdict()).missing === 0, { within: 90_000, what: 'every event is in the topic' })
     const judged = await verdict()
     const { violations } = judged
     if (violations.length > 0) throw new Error(violations.slice(0, 5).join('\n'))
     await eventually(async () => (await judgeReplica(trial.replica.directUrl, ledger.committed)).length === 0, {
-      within: 40_000,
+      within: 90_000,
       what: 'the replica is equal',
     })
     ctx.judged({ ...judged, events: ledger.committed.ids.size, unknownOutcomes: 0, invariants: STREAM_INVARIANTS })

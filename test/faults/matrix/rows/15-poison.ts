@@ -63,7 +63,7 @@ export const poison = defineRow({
       // a good event right behind it would take its place in one batch, and nobody would be poisoned
       await emit(Array.from({ length: 499 }, () => good(anyBut(key), 'body')))
       await eventually(async () => (await parking.keys(1_000)).length === parked.size, {
-        within: 40_000,
+        within: 90_000,
         what: `the key of ${name} is parked`,
       })
     }
@@ -106,7 +106,7 @@ export const poison = defineRow({
       }
     }
     await eventually(async () => (await judgeReplica(trial.replica.directUrl, ledger.committed)).length === 0, {
-      within: 30_000,
+      within: 90_000,
       what: 'the replica is equal after redrive and skip',
     })
     ctx.judged({ ...verdict, events: ledger.committed.ids.size, unknownOutcomes: 0, invariants: STREAM_INVARIANTS })

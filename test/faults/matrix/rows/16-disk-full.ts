@@ -28,7 +28,7 @@ export const sinkDiskFull = defineRow({
           await trial.replica.query('select pg_switch_wal()').catch(() => {})
           return newly(applier, /MILLRACE_SINK_UNREACHABLE/)
         },
-        { within: 40_000, what: 'the sink notices' },
+        { within: 90_000, what: 'the sink notices' },
       )
       await trial.transactions(30)
       await disk.free()
@@ -64,7 +64,7 @@ export const sourceDiskFull = defineRow({
               () => false,
               () => true,
             ),
-        { within: 40_000, what: 'the source notices' },
+        { within: 90_000, what: 'the source notices' },
       )
       await disk.free()
       await revive(trial.source)
@@ -90,7 +90,7 @@ export const queueDiskFull = defineRow({
     for (let left = ctx.times(2, 12); left > 0; left--) {
       await disk.fill(ctx.pick(64 * 1024))
       ctx.injected()
-      await eventually(() => newly(relay, NO_SPACE), { within: 40_000, what: 'the relay notices' })
+      await eventually(() => newly(relay, NO_SPACE), { within: 90_000, what: 'the relay notices' })
       await disk.free()
       await trial.applied(40_000)
     }
@@ -114,7 +114,7 @@ export const brokerDiskFull = defineRow({
       await disk.fill(ctx.pick(64 * 1024))
       ctx.injected()
       await eventually(() => newly(relay, /MILLRACE_(PUBLISH_UNKNOWN|QUEUE_UNREACHABLE)/), {
-        within: 40_000,
+        within: 90_000,
         what: 'the relay notices',
       })
       await disk.free()

@@ -34,7 +34,7 @@ export const passwordRotated = defineRow({
         await side.query(`alter role ${ROLE} password 'secret-${round}'`)
         await endSessions(side)
         ctx.injected()
-        await eventually(() => process.output().split(code).length > round, { within: 30_000, what: `it says ${code}` })
+        await eventually(() => process.output().split(code).length > round, { within: 90_000, what: `it says ${code}` })
       }
       await writeFile(passwordFile, `secret-${round}`)
       await trial.applied(60_000)

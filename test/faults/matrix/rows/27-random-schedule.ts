@@ -1,5 +1,6 @@
 import type { Failpoint } from '../../../../src/pipeline/failpoint.ts'
 import type { Process } from '../../processes.ts'
+import { recover } from '../recover.ts'
 import { defineRow, over, type RowContext } from '../row.ts'
 import type { Trial } from '../trial.ts'
 
@@ -60,8 +61,9 @@ const ACTS: Readonly<Record<string, Act>> = {
   },
   'strand the replica': async (_ctx, { replica }) => void replica.proxy.strand(),
   async 'kill -9 Postgres'(_ctx, { source }) {
-    await source.server?.stop('kill')
-    await source.server?.start()
+    if (source.server === null) return
+    await source.server.stop('kill')
+    await recover(source.server)
   },
   async 'kill -9 the broker'(_ctx, { kafka }) {
     if (kafka === null) return

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import type { Event, Header } from '../../src/core/event.ts'
-import { type Position, position } from '../../src/core/position.ts'
-import type { LaneBatch, ParkedEvent } from '../../src/core/sink.ts'
+import type { Event, Header } from '../core/event.ts'
+import { type Position, position } from '../core/position.ts'
+import type { LaneBatch, ParkedEvent } from '../core/sink.ts'
 
 export interface EventSpec {
   readonly type: string
