@@ -127,7 +127,8 @@ export function latestState(records: ReadonlyMap<string, string>): RelayState | 
 function furthest(latest: RelayState, states: readonly RelayState[]): RelayState {
   let { intent } = latest
   const topics = new Map(latest.topics)
-  for (const state of states) {
+  // the latest that knows a topic says how many partitions it has: nothing was published by what an earlier one recorded late
+  for (const state of states.toSorted((a, b) => b.session - a.session)) {
     // a drained stream went on with what it was given then, perhaps without a topic
     if (state.drained !== null || lastEpoch(state.epochs).epoch !== lastEpoch(latest.epochs).epoch) continue
     if (state.intent > intent) intent = state.intent
@@ -148,11 +149,13 @@ function further(a: Tail, b: Tail): Tail {
 
 /**
  * Of two sessions of one number only one got beyond its first write: it covers all that the other does. Unless each had
- * a server of its own, the one that was replaced and the promoted one: then the further epoch counts.
+ * a server of its own, the one that was replaced and the promoted one: then the later timeline counts. (Not the number of
+ * epochs: a server that was promoted meanwhile may have been left behind by one that descends from an older timeline.)
  */
 function isFurther(a: RelayState, b: RelayState): boolean {
-  const epochs = lastEpoch(a.epochs).epoch - lastEpoch(b.epochs).epoch
-  if (epochs !== 0) return epochs > 0
+  const [own, other] = [lastEpoch(a.epochs), lastEpoch(b.epochs)]
+  if (own.systemId === other.systemId && own.timeline !== other.timeline) return own.timeline > other.timeline
+  if (own.epoch !== other.epoch) return own.epoch > other.epoch
   if (a.intent !== b.intent) return a.intent > b.intent
   return reach(a) > reach(b)
 }

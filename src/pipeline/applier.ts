@@ -2,11 +2,13 @@ import { backoff } from '../core/backoff.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import { codeOf, MillraceError } from '../core/errors.ts'
+import type { Event } from '../core/event.ts'
 import { isRetried, policyFor } from '../core/policy.ts'
-import type { Consumer, Queue, TopicPartition } from '../core/queue.ts'
+import type { Consumer, OffsetRange, Queue, StoredRecord, TopicPartition } from '../core/queue.ts'
+import { fromRecord } from '../core/record.ts'
 import type { PartitionCheckpoint, Sink } from '../core/sink.ts'
 import { insisted } from './doubt.ts'
-import { type ConflictMark, followLane, type LaneFollower, type PartitionStatus } from './lane-follower.ts'
+import { type ConflictMark, type EventPlace, followLane, type LaneFollower, type PartitionStatus } from './lane-follower.ts'
 
 /**
  * The applier: queue → sink. A member of the sink's consumer group; each partition it is assigned becomes a lane of
@@ -53,9 +55,14 @@ const FENCED_PATIENCE = 10_000
 const STEADY = 10_000
 /**
  * for how long another process's partition that has something to apply must stand still before a conflict waits for it no
- * longer (ms): it may be in a conflict itself, and wait for ours. A dead owner's partitions are somebody's again by then
+ * longer (ms): it may be halted. A dead owner's partitions are somebody's again by then
  */
 export const CONFLICT_PATIENCE = 120_000
+/**
+ * … where all it has yet to apply was committed after ours (ms). It may be in a conflict itself, and wait for us: of those
+ * that wait for each other the first in commit order is final, long before the others lose their patience with it
+ */
+const CONFLICT_PATIENCE_LATER = 30_000
 /** failures in a row, of which the last says that the queue lacks something, before that halts the sink */
 const DOUBTS = 6
 
@@ -70,8 +77,8 @@ export function startApplier(options: ApplierOptions): Applier {
   /** of the topics and their partition counts: a change of either means to join anew */
   let shape = ''
   let gone: readonly PartitionStatus[] = []
-  /** where the partitions of other processes were seen to stand, while a conflict waits for them */
-  const elsewhere = new Map<string, { readonly offset: bigint; readonly since: number }>()
+  /** by conflict: where the partitions that it waits for were seen to stand since it arose */
+  const standing = new WeakMap<ConflictMark, Map<string, { readonly offset: bigint; readonly since: number }>>()
   let runningSince: number | null = null
 
   const wanted = async (): Promise<readonly string[]> => {
@@ -192,32 +199,58 @@ export function startApplier(options: ApplierOptions): Applier {
   }
 
   async function markConflict(): Promise<ConflictMark> {
-    // what stood still at its end before does not yet stand still in this one
-    elsewhere.clear()
     const mark = new Map<string, Awaited<ReturnType<Queue['ranges']>>>()
     for (const topic of topics) mark.set(topic, await queue.ranges(topic))
     return mark
   }
 
-  function standsStill(key: string, offset: bigint): boolean {
-    const seen = elsewhere.get(key)
-    if (seen?.offset === offset) return clock.elapsed() - seen.since >= CONFLICT_PATIENCE
-    elsewhere.set(key, { offset, since: clock.elapsed() })
-    return false
+  /** for how long the partition was seen to stand there (ms) */
+  function standsFor(mark: ConflictMark, key: string, offset: bigint): number {
+    const seen = standing.get(mark) ?? new Map<string, { offset: bigint; since: number }>()
+    standing.set(mark, seen)
+    const since = seen.get(key)?.offset === offset ? (seen.get(key)?.since as number) : clock.elapsed()
+    seen.set(key, { offset, since })
+    return clock.elapsed() - since
   }
 
   /** PROTOCOL 2.4: until every partition has been applied to the end it had, a value may just not be given up yet. */
-  async function mayResolve(since: ConflictMark): Promise<boolean> {
+  async function mayResolve(since: ConflictMark, at: EventPlace | null): Promise<boolean> {
     const offsets = new Map((await sink.checkpoints()).map((c) => [`${c.topic}/${c.partition}`, c.offset ?? 0n]))
     let may = false
     for (const [topic, ranges] of since)
       for (const [partition, { start, end }] of ranges.entries()) {
-        const key = `${topic}/${partition}`
-        const offset = offsets.get(key) ?? 0n
+        const offset = offsets.get(`${topic}/${partition}`) ?? 0n
         // each is looked at, so that those which stand still are waited for side by side
-        if (start !== end && offset < end && !(lanes.get(key)?.stuck ?? standsStill(key, offset))) may = true
+        if (start !== end && offset < end && !(await isPast({ topic, partition }, { start: offset, end }, since, at))) may = true
       }
     return may
+  }
+
+  /** Whether the conflict waits no longer for what the partition has yet to apply: the range. */
+  async function isPast(place: TopicPartition, range: OffsetRange, since: ConflictMark, at: EventPlace | null): Promise<boolean> {
+    const key = `${place.topic}/${place.partition}`
+    const lane = lanes.get(key)
+    const stuck = lane?.stuck ?? null
+    if (stuck === 'halted' || stuck === 'unknown') return true
+    // what would resolve ours may stand behind a conflict that was committed before it, and will be parked first
+    if (stuck !== null) return at === null || !precedes(stuck, at)
+    const still = standsFor(since, key, range.start)
+    // what the queue has lost since then comes no more. Its word is taken only when nothing has come for long
+    if (lane !== undefined) return still >= CONFLICT_PATIENCE && (await firstRecords(place, range)).length === 0
+    if (still >= CONFLICT_PATIENCE) return true
+    if (still < CONFLICT_PATIENCE_LATER || at === null) return false
+    const next = (await firstRecords(place, range)).map(fromRecord).find((event) => event !== null && isFollowed(event))
+    return next != null && next.source === at.source && precedes(at, next)
+  }
+
+  const isFollowed = ({ source }: Event): boolean => options.sources === null || options.sources.includes(source)
+
+  /** the first records of what is left of the range; markers and what was compacted away are none */
+  async function firstRecords(place: TopicPartition, { start, end }: OffsetRange): Promise<readonly StoredRecord[]> {
+    const last = (await queue.ranges(place.topic))[place.partition]?.end ?? 0n
+    const left = { start, end: last < end ? last : end }
+    for await (const records of queue.read(place, left)) return records
+    return []
   }
 
   async function run(): Promise<void> {
@@ -258,6 +291,10 @@ export function startApplier(options: ApplierOptions): Applier {
     },
   }
 }
+
+/** in commit order; positions of two sources do not compare, and any order of them keeps two from waiting for each other */
+const precedes = (one: EventPlace, other: EventPlace): boolean =>
+  one.source === other.source ? one.position < other.position : one.source < other.source
 
 const shapeOf = (topics: ReadonlyMap<string, number>): string =>
   [...topics]

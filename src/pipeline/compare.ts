@@ -31,6 +31,8 @@ export interface Comparing {
   readonly told: (verdicts: readonly KeyVerdict[]) => void
   /** Remembers that all before the place is settled. Throws when the signal is aborted, which ends the comparison. */
   readonly keep: (place: ComparePlace) => Promise<void>
+  /** Between two comparisons as long as one took, a second at most: the store has other work. Default: true */
+  readonly rests?: boolean
   /** keys of one statement. Default: 5,000 */
   readonly limit?: number
   /** how often a key that is newer than its fold is looked at again before it is called hot. Default: 8 */
@@ -78,8 +80,10 @@ const RECHECKS = 8
 const MENDS = 5
 /** keys that are named, of each table and kind */
 const NAMED = 10
-/** Between two comparisons as long as one took, and not longer (ms): the store has other work. */
-const PAUSE = 1_000
+/** ms */
+const MAX_REST = 1_000
+/** keys that are mended in one transaction, for which every lane of the table waits */
+const MEND_LIMIT = 1_000
 
 export function firstPlace(targets: readonly string[]): ComparePlace {
   return { counts: [], target: targets[0] ?? null, after: null }
@@ -102,7 +106,7 @@ export async function compareAll(comparing: Comparing, from: ComparePlace): Prom
       keys += chunk.keys
       after = chunk.next
       ended = after === null
-      await clock.wait(Math.min(clock.elapsed() - begun, PAUSE), signal)
+      if (comparing.rests !== false) await clock.wait(Math.min(clock.elapsed() - begun, MAX_REST), signal)
       await pace.take(chunk.keys, signal)
       if (signal.aborted) await keep(place)
       if (!ended && pending.length > 0 && pending.length < limit) continue
@@ -179,13 +183,17 @@ async function mendAll(
   wrong: readonly Difference[],
   options: MendOptions,
 ): Promise<readonly Refused[]> {
-  for (let attempt = 1; ; attempt++)
+  const refused: Refused[] = []
+  for (let from = 0, attempt = 1; from < wrong.length; )
     try {
-      return (await copy.mend(wrong, options)).refused
+      refused.push(...(await copy.mend(wrong.slice(from, from + MEND_LIMIT), options)).refused)
+      from += MEND_LIMIT
+      attempt = 1
     } catch (error) {
-      if (codeOf(error) !== 'MILLRACE_COPY_BEHIND' || attempt === MENDS) throw error
+      if (codeOf(error) !== 'MILLRACE_COPY_BEHIND' || attempt++ === MENDS) throw error
       await foldOn()
     }
+  return refused
 }
 
 function verdictOf({ kind, ...key }: Difference, mended: boolean, refused: ParkReason | null): KeyVerdict {

@@ -258,6 +258,8 @@ async function foldLanes(options: FoldOptions, lanes: readonly FoldLane[]): Prom
 
 /** records that are planned together once one of them was refused */
 const REFUSING = 64
+/** refused events of one partition that are logged each */
+const TOLD = 20
 
 async function foldLane(
   own: FoldLane,
@@ -271,6 +273,7 @@ async function foldLane(
   const passes = (event: Event): boolean => leftOut?.(event) === true || wasGivenUp?.(event) === true
   const rules: LaneRules = { ...place, sources, parks: true, ...((leftOut ?? wasGivenUp) !== null && { passes }) }
   let events = 0
+  let told = 0
 
   async function apply(records: readonly StoredRecord[]): Promise<void> {
     const verdicts = new Map<string, Verdict>()
@@ -302,7 +305,7 @@ async function foldLane(
       for (const [source, at] of news.founded) marks.founded.set(source, at)
       for (const order of news.refused) marks.refused.add(order)
       for (const { event, reason } of plan.batch.parked)
-        if (reason !== null)
+        if (reason !== null && told++ < TOLD)
           log.warn(
             { ...place, code: reason.code, position: event.position, source: event.source },
             `the copy cannot take an event, so its key is left alone: ${reason.message}`,

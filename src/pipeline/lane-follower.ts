@@ -5,7 +5,7 @@ import type { Log } from '../core/connector.ts'
 import { codeOf, type ErrorCode, MillraceError } from '../core/errors.ts'
 import type { Event } from '../core/event.ts'
 import { isRetried, policyFor } from '../core/policy.ts'
-import type { Position } from '../core/position.ts'
+import { isPosition, type Position } from '../core/position.ts'
 import type { Assignment, OffsetRange, Queue, StoredRecord } from '../core/queue.ts'
 import type { Lane, LaneBatch, PartitionCheckpoint, Sink } from '../core/sink.ts'
 import { eventKey, type LaneRules, type LaneState, planLane, type Verdict } from './lane-plan.ts'
@@ -55,15 +55,20 @@ export interface LaneFollowerOptions {
   readonly clock: Clock
   readonly random: () => number
   /** whether a constraint conflict can still be resolved by what other partitions have yet to apply */
-  readonly mayResolve: (since: ConflictMark) => Promise<boolean>
+  readonly mayResolve: (since: ConflictMark, at: EventPlace | null) => Promise<boolean>
   readonly markConflict: () => Promise<ConflictMark>
 }
 
 /** The ends of all partitions when a conflict arose: it is final once the others have been applied up to here. */
 export type ConflictMark = ReadonlyMap<string, readonly OffsetRange[]>
 
+/** An event, as others tell whether it comes before theirs. */
+export type EventPlace = Pick<Event, 'source' | 'position'>
+
 /** What is known of a conflict. It is final when an attempt fails that was begun after the others had got that far. */
 interface Conflict {
+  /** null: the sink did not say which */
+  readonly at: EventPlace | null
   readonly mark: ConflictMark
   /** since when nobody else could resolve it; null: somebody can */
   readonly aloneSince: number | null
@@ -73,8 +78,8 @@ interface Conflict {
 
 export interface LaneFollower {
   status(): PartitionStatus
-  /** whether it goes no further by itself (in a constraint conflict it waits for others; halted): none may wait for it */
-  readonly stuck: boolean
+  /** the event whose constraint conflict it waits in, or that it is halted; null: it goes further by itself */
+  readonly stuck: EventPlace | 'unknown' | 'halted' | null
   /** looks at the log's end: for lag, and because an end below our offset means that the queue lost what it had */
   observe(): Promise<void>
   /** resolves with why it ended; never rejects */
@@ -104,6 +109,8 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
   let parked = 0
   let passedOver = 0
   let foundedAt: Position | null = null
+  /** by event, since the partition moved last; and the one that was judged last: it goes no further than there */
+  const conflicts = new Map<string, Conflict>()
   let conflict: Conflict | null = null
   let lostEnd: Error | null = null
   let doubts = { code: '', count: 0 }
@@ -150,7 +157,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       if (lostEnd !== null) throw lostEnd
       await applyRecords(lane, records)
       error = null
-      conflict = null
+      forgetConflicts()
       doubts = { code: '', count: 0 }
     }
   }
@@ -196,7 +203,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       }
       if (stoppedAt !== undefined) behindSince = stoppedAt.timestamp
       // another event is at fault than before: whether it is final is to be judged from now
-      if (plan.batch.moves.length > 0) conflict = null
+      if (plan.batch.moves.length > 0) forgetConflicts()
       if (plan.stopped !== null) throw plan.stopped
       assignment.report(offset)
       return
@@ -212,15 +219,24 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
 
   /** A conflict is, once nothing that other partitions have yet to apply can resolve it (PROTOCOL 2.4). */
   async function isFinal(refusal: unknown): Promise<boolean> {
-    const before = conflict
-    if (before !== null && before.attempt === refusal) return before.final
+    if (conflict !== null && conflict.attempt === refusal) return conflict.final
+    const at = placeOf(refusal)
+    // each is judged by itself: what resolves this one may have been published since another one arose
+    const key = at === null ? '' : eventKey(at)
+    const before = conflicts.get(key)
     const mark = before?.mark ?? (await options.markConflict().catch(() => null))
     if (mark === null) return false
-    const alone = !(await options.mayResolve(mark).catch(() => true))
+    const alone = !(await options.mayResolve(mark, at).catch(() => true))
     const aloneSince = alone ? (before?.aloneSince ?? clock.elapsed()) : null
     const final = aloneSince !== null && clock.elapsed() - aloneSince >= CONFLICT_DOUBT
-    conflict = { mark, aloneSince, attempt: refusal, final }
+    conflict = { at, mark, aloneSince, attempt: refusal, final }
+    conflicts.set(key, conflict)
     return final
+  }
+
+  function forgetConflicts(): void {
+    conflicts.clear()
+    conflict = null
   }
 
   async function run(): Promise<'ended' | 'fenced'> {
@@ -254,7 +270,7 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
           }
           let policy = policyFor(error)
           if (code === 'MILLRACE_EVENT_CONFLICT') policy = (await isFinal(caught)) ? 'halt' : 'retry'
-          else conflict = null
+          else forgetConflicts()
           // what the queue lacks is believed when it says so again: a broker that has just restarted may know better soon
           if (DOUBTED.has(code)) doubts = { code, count: doubts.code === code ? doubts.count + 1 : 1 }
           const doubted = !isRetried(policy) && DOUBTED.has(code) && doubts.count <= DOUBTS
@@ -302,7 +318,8 @@ export function followLane(options: LaneFollowerOptions): LaneFollower {
       }
     },
     get stuck() {
-      return conflict !== null || phase === 'halted'
+      if (phase === 'halted') return 'halted'
+      return conflict === null ? null : (conflict.at ?? 'unknown')
     },
     async observe() {
       // our place is taken before the log is asked: what is applied meanwhile may lie beyond the answer
@@ -326,6 +343,12 @@ function refusedEvent({ events, parked }: LaneBatch, caught: unknown): Event | n
   if (caught.code === 'MILLRACE_PARKING_FULL') return parked[0]?.event ?? null
   const { position, source } = caught.fields
   return events.find((event) => event.position === position && (source === undefined || event.source === source)) ?? null
+}
+
+/** the event that the sink says it refuses; null: it does not say */
+function placeOf(refusal: unknown): EventPlace | null {
+  const { source, position } = refusal instanceof MillraceError ? refusal.fields : {}
+  return typeof source === 'string' && isPosition(position) ? { source, position } : null
 }
 
 const aborted = (signal: AbortSignal): Promise<void> =>

@@ -53,7 +53,8 @@ export async function runSession(options: SessionOptions): Promise<void> {
     const begun = await begin(options, session)
     const { plan, keeper } = begun
     publisher = await queue.publisher()
-    for (const topic of options.sinkTopics) if (!plan.topics.has(topic)) await recordTopic(options, plan, keeper, topic)
+    const waitedFor = options.sinkTopics.filter((topic) => !plan.topics.has(topic))
+    await recordTopics(options, begun, waitedFor)
     report.running(session)
     log.info({ session: keeper.session, confirmed: formatLsn(session.identity.confirmed) }, 'relay session began')
 
@@ -65,7 +66,7 @@ export async function runSession(options: SessionOptions): Promise<void> {
         if (batch === null) break
         await failpoint('read')
         if (batch.changes.length > 0) {
-          for (const topic of plan.unknownTopics(batch.changes)) await recordTopic(options, plan, keeper, topic)
+          await recordTopics(options, begun, plan.unknownTopics(batch.changes))
           const planned = plan.plan(batch.changes)
           for (const { code, message, fields } of planned.unpublishable)
             log.warn({ code, ...fields }, `a placeholder is published in its place: ${message}`)
@@ -148,11 +149,13 @@ export async function openSession(
   }
 }
 
+interface Begun {
+  readonly plan: RelayPlan
+  readonly keeper: StateKeeper
+}
+
 /** Finds where both sides stand, or refuses; then the session's own record stands before anything is published. */
-async function begin(
-  options: SessionOptions,
-  session: SourceSession,
-): Promise<{ readonly plan: RelayPlan; readonly keeper: StateKeeper }> {
+async function begin(options: SessionOptions, session: SourceSession): Promise<Begun> {
   const { source, queue } = options
   const { records, state } = await findOutInsisted(options, session)
   const plan = createPlan({
@@ -170,7 +173,11 @@ async function begin(
         'partitions were added: they are taken once the stream is drained (millrace drain)',
       )
   }
+  // after a drain partitions may be taken that were added, and no two sessions may take another number of them
+  const takes = latestState(records)?.drained !== null
+  if (takes) await keeper.alone([])
   await keeper.record()
+  if (takes) await keeper.alone([])
   // the session before ours may still be the slot's owner, if we were replaced and do not know it
   for (const [key, text] of records) if (decodeState(text).session < state.session - 1) await queue.state.remove(key)
   session.begin(state.epochs)
@@ -309,25 +316,29 @@ async function readOn({ queue }: Pick<SessionOptions, 'queue'>, begun: TailSearc
 }
 
 /**
- * Before a topic's first event: the topic exists, and the state says where its partitions ended, so that reading
+ * Before the first event of each: the topic exists, and the state says where its partitions ended, so that reading
  * forward at the next start is never long.
  */
-async function recordTopic(options: SessionOptions, plan: RelayPlan, keeper: StateKeeper, topic: string): Promise<void> {
+async function recordTopics(options: SessionOptions, { plan, keeper }: Begun, topics: readonly string[]): Promise<void> {
   const { queue, failpoint, clock, drain } = options
-  const logs = await insisted(
-    async () => {
+  if (topics.length === 0) return
+  const found: (readonly OffsetRange[])[] = []
+  for (const topic of topics) {
+    const ask = async (): Promise<readonly OffsetRange[]> => {
       await queue.createTopic(topic)
       // what the topic takes is learned with it
       await queue.topics([topic])
       return queue.ranges(topic)
-    },
-    clock,
-    drain,
-  )
-  plan.addTopic(
-    topic,
-    logs.map(({ end }) => ({ position: null, offset: end - 1n })),
-  )
+    }
+    found.push(await insisted(ask, clock, drain))
+  }
+  await keeper.alone(topics)
+  for (const [i, topic] of topics.entries())
+    plan.addTopic(
+      topic,
+      (found[i] as readonly OffsetRange[]).map(({ end }) => ({ position: null, offset: end - 1n })),
+    )
   await keeper.record()
+  await keeper.alone(topics)
   await failpoint('topic-recorded')
 }

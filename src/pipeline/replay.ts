@@ -229,6 +229,7 @@ export async function replay(work: ReplayWork): Promise<Replayed> {
         const done = place.counts.reduce((sum, { keys }) => sum + keys, 0)
         await keep({ place }, { phase: 'compare', unit: 'keys', done, of: null }, true)
       },
+      rests: false,
       limit: CHUNK,
       rechecks: RECHECKS,
     },

@@ -1,8 +1,9 @@
 import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
+import { MillraceError } from '../core/errors.ts'
 import type { Lsn } from '../core/position.ts'
 import type { Queue } from '../core/queue.ts'
-import { copiedOf, type RelayState, stateKey } from '../core/relay-state.ts'
+import { copiedOf, latestState, type RelayState, stateKey, statePrefix } from '../core/relay-state.ts'
 import type { Source, SourceSession } from '../core/source.ts'
 import { decodeState, encodeState } from '../core/state-text.ts'
 import { beginSearch } from '../core/tail.ts'
@@ -41,6 +42,13 @@ export interface StateKeeper {
    * failed may arrive yet, and would replace what a later one confirmed.
    */
   record(): Promise<void>
+  /**
+   * Resolves when nobody else has recorded a session since ours, nor partitions of these topics. To be asked before the count of
+   * a topic's partitions is recorded, and again before anything is published by it: of two sessions that take a topic, one of
+   * which was replaced and does not know it, at least the second to write sees the other, and its count may be another one.
+   * @throws MILLRACE_STREAM_BROKEN when somebody has: the next session goes on with what is recorded
+   */
+  alone(topics: readonly string[]): Promise<void>
   /** writes the state, then confirms what it covers */
   write(session: SourceSession): Promise<void>
   copy(): Promise<void>
@@ -86,6 +94,18 @@ export function createKeeper(options: KeeperOptions, plan: RelayPlan, begun: Rel
         writtenAt = clock.elapsed()
       })
       return writing
+    },
+    async alone(topics) {
+      const records = new Map(await queue.state.read(statePrefix(source.name)))
+      records.delete(key)
+      const other = latestState(records)
+      if (other === null) return
+      const taken = other.drained === null ? topics.find((topic) => other.topics.has(topic)) : undefined
+      if (other.session < state.session && taken === undefined) return
+      throw new MillraceError(
+        'MILLRACE_STREAM_BROKEN',
+        `another relay has recorded ${taken === undefined ? 'a session' : `the topic ${taken}`} meanwhile: this one was replaced, or replaces it`,
+      )
     },
     async write(session) {
       if (safe <= confirmed) return

@@ -37,6 +37,33 @@ test('of two sessions of one number on two servers the one on the promoted serve
   }
 })
 
+test('of two promoted servers the one on the later timeline counts, whatever epochs led there', () => {
+  const behind: RelayState = { ...state, epochs: [epoch(1), epoch(2, { timeline: 2 }), epoch(3, { timeline: 3 })] }
+  const ahead: RelayState = { ...state, epochs: [epoch(1), epoch(2, { timeline: 4 })], intent: state.intent + 1_000n }
+  for (const order of [
+    [behind, ahead],
+    [ahead, behind],
+  ]) {
+    const records = new Map(order.map((one, index) => [stateKey('shop', 4, `w${index}`), encodeState(one)]))
+    expect(latestState(records)).toEqual(ahead)
+  }
+})
+
+test('of two counts of a new topic the one of the later session counts: nothing was published by what an earlier one recorded late', () => {
+  const [known] = [...state.topics]
+  const taken = (session: number, count: number): string => {
+    const tails = Array.from({ length: count }, () => ({ position: null, offset: -1n }))
+    return encodeState({ ...state, session, topics: new Map([known as never, ['outbox.event.new', tails]]) })
+  }
+  const records: [string, string][] = [
+    [stateKey('shop', 7), encodeState({ ...state, session: 7 })],
+    [stateKey('shop', 5), taken(5, 3)],
+    [stateKey('shop', 6), taken(6, 2)],
+  ]
+  for (const order of [records, records.toReversed()])
+    expect(latestState(new Map(order))?.topics.get('outbox.event.new')).toHaveLength(2)
+})
+
 describe('a session begins only where both sides agree', () => {
   test('the copy may be behind: it follows in its own time', () => {
     const { copied } = state

@@ -1,5 +1,5 @@
 import { codeOf, MillraceError } from '../../src/core/errors.ts'
-import { latestState } from '../../src/core/relay-state.ts'
+import { latestState, type RelayState } from '../../src/core/relay-state.ts'
 import type { Applier } from '../../src/pipeline/applier.ts'
 import type { Relay } from '../../src/pipeline/relay.ts'
 import type { Broker } from './broker.ts'
@@ -20,7 +20,7 @@ export type Running =
     }
 
 /** What was done that may end in a halt. */
-export type Harm = 'queue' | 'retention' | 'slot' | 'publication' | 'state' | 'fingerprint' | 'timeline'
+export type Harm = 'queue' | 'retention' | 'slot' | 'publication' | 'state' | 'copy' | 'fingerprint' | 'timeline'
 
 /** The world as its judge sees it. */
 export interface Scene {
@@ -33,6 +33,8 @@ export interface Scene {
   readonly harm: ReadonlySet<Harm>
   /** those that were deserved */
   readonly halts: readonly string[]
+  /** with which a relay would start now */
+  readonly fingerprint: () => string
 }
 
 /** What events a replica lacks, though it has read its partition to the end and is not halted in it. */
@@ -51,6 +53,10 @@ export class Judge {
   readonly #scene: Scene
   /** a publisher heard of one offset twice: what stood there was lost */
   acknowledgedAgain: string | null = null
+  /** by session: the fingerprints with which the next one may begin; null: any, since the stream was drained */
+  readonly #fingerprints = new Map<number, Set<string | null>>()
+  /** which session's record a drain wrote: one that goes on saying so has no leave */
+  readonly #marks = new Map<number, number>()
 
   constructor(scene: Scene) {
     this.#scene = scene
@@ -69,6 +75,17 @@ export class Judge {
     if (code === 'MILLRACE_EVENT_CONFLICT' && halts.some((halt) => halt.startsWith('applier'))) return true
     const event = ledger.at(String(error.fields['position']))
     return event !== undefined && (isUnfit(event, code) || ledger.overtook(halted.replica, event, code))
+  }
+
+  /** Only of a drained stream may a session change the settings. @throws Violation */
+  recorded({ session, fingerprint, drained }: RelayState): void {
+    const before = this.#fingerprints.get(session - 1)
+    if (before !== undefined && !before.has(fingerprint) && !before.has(null))
+      throw new Violation('silent loss', `session ${session} began with another fingerprint, and the stream was not drained`)
+    if (drained !== null && !this.#marks.has(drained.at)) this.#marks.set(drained.at, session)
+    const isMark = drained !== null && this.#marks.get(drained.at) === session
+    const own = this.#fingerprints.get(session) ?? new Set()
+    this.#fingerprints.set(session, own.add(isMark ? null : fingerprint))
   }
 
   get isSettled(): boolean {
@@ -122,10 +139,22 @@ export class Judge {
       throw new Violation('silent loss', this.acknowledgedAgain)
     const unnoticed = relaysHalted ? null : this.#unnoticed()
     if (unnoticed !== null) throw new Violation('silent loss', unnoticed)
-    const mustRefuse = [...harm].find((one) => one === 'publication' || one === 'fingerprint')
+    const mustRefuse = [...harm].find((one) => one === 'publication' || (one === 'fingerprint' && this.#isFingerprintForeign))
     if (mustRefuse !== undefined && setup.restartedAtEnd && !relaysHalted)
       throw new Violation('silent loss', `the ${mustRefuse} changed under the stream, and a relay that started since goes on`)
     for (const replica of replicas) ledger.checkRows(replica)
+  }
+
+  /**
+   * Whether a relay that starts now must refuse. Not when the change came while somebody drained, or before a session followed
+   * the mark: the session that accepted it has recorded it, as `recorded` saw.
+   */
+  get #isFingerprintForeign(): boolean {
+    const { broker, fingerprint } = this.#scene
+    const state = latestState(broker.state)
+    if (state === null) return true
+    const isMarked = state.drained !== null && this.#fingerprints.get(state.session)?.has(null) === true
+    return state.fingerprint !== fingerprint() && !isMarked
   }
 
   /** One that retention has taken is told by the next event to the sinks that applied it. */
@@ -218,9 +247,10 @@ const RELAY_HALTS: Readonly<Record<string, readonly Harm[]>> = {
   MILLRACE_PARTITIONS_CHANGED: ['queue'],
   MILLRACE_QUEUE_NOT_READY: ['queue'],
   MILLRACE_QUEUE_OFFSET_GONE: ['queue', 'retention'],
-  MILLRACE_STATE_MISSING: ['state'],
+  MILLRACE_STATE_MISSING: ['state', 'copy'],
   MILLRACE_SLOT_MISSING: ['slot'],
-  MILLRACE_SLOT_MOVED: ['slot'],
+  // what a former session wrote of its state, arriving when the queue has lost all later ones, is an earlier state of the queue's
+  MILLRACE_SLOT_MOVED: ['slot', 'state'],
   MILLRACE_PUBLICATION_MISSING: ['publication'],
   MILLRACE_SOURCE_CHANGED: ['timeline'],
   MILLRACE_FINGERPRINT_CHANGED: ['fingerprint'],

@@ -78,6 +78,8 @@ export class Ledger {
   /** a drained stream goes on without a topic that is gone (PROTOCOL 2.2): its chains begin anew, and sinks that had begun halt */
   readonly deleted = new Set<string>()
   readonly #vanished = new Set<string>()
+  /** the highest position that ever stood in a place: counted on when what is published is nobody's measure any more */
+  readonly #highest = new Map<string, Position>()
   #published = 0
   /** commits below it are published, and may be confirmed */
   #covered = 0
@@ -174,10 +176,11 @@ export class Ledger {
       const headers = new Map(record.headers.map(([name, value]) => [name, decoder.decode(value)]))
       if (headers.get(HEADER.source) !== SOURCE) continue
       const at = headers.get(HEADER.position) as Position
+      const highest = this.#highest.get(place)
+      if (highest === undefined || at > highest) this.#highest.set(place, at)
       if (this.#vanished.has(at)) {
         // behind an event of a later epoch it is a stale record to all that read the log: no chain takes it
-        const { events, published } = this.#partition(place)
-        if (at < (events[published - 1]?.position ?? '')) continue
+        if (highest !== undefined && at < highest) continue
         this.phantoms.push({ place, position: at })
       }
       if (this.phantoms.length > 0) return
@@ -250,6 +253,11 @@ export class Ledger {
       .sort((a, b) => (a.position < b.position ? -1 : 1))
     for (const event of ours) {
       const committed = this.#byPosition.get(event.position)
+      if (replica.startsLate && (following.first ?? -1) === -1 && this.#vanished.has(event.position)) {
+        // who begins at the end of the log cannot tell lost events that stand behind later ones; what follows is a gap to it
+        following.first = -1
+        continue
+      }
       if (committed === undefined || committed.place !== place)
         throw new Violation('I4', `${replica.name} applied ${event.position} in ${place}, where it does not belong`)
       const jumps = committed.index !== following.next

@@ -34,6 +34,9 @@ interface WalSender {
   row: number
 }
 
+/** ms */
+const STATUS_INTERVAL = 1_000
+
 /**
  * The source's server: a WAL of commits, one slot, and what the contract in `core/source.ts` says of them. A confirm is
  * durable only at the next checkpoint, and delivery begins with the first commit at or above the confirmed LSN.
@@ -318,7 +321,7 @@ export class Postgres {
         // the status timer says it, and a network brings it
         this.#scheduler.after(this.#dice.between(0, 200, label), `${label} status`, () =>
           of.reach(() => {
-            this.#scheduler.after(this.#network.latency(label), `${label} confirm`, () => this.#confirm(sender, lsn))
+            this.#scheduler.after(this.#network.latency(label), `${label} confirm`, () => this.#told(sender, lsn, label))
           }),
         )
       },
@@ -343,6 +346,13 @@ export class Postgres {
             this.#end(sender, this.#network.latency(label))
           }),
     }
+  }
+
+  /** What does not reach the server is said again by the next status. */
+  #told(sender: WalSender, lsn: Lsn, label: string): void {
+    if (sender.alive && this.#network.isDown('postgres'))
+      this.#scheduler.after(STATUS_INTERVAL, `${label} status`, () => this.#told(sender, lsn, label))
+    else this.#confirm(sender, lsn)
   }
 
   #confirm(sender: WalSender, lsn: Lsn): void {

@@ -62,7 +62,7 @@ export interface Due {
 }
 
 /** Node runs every microtask, and those that they queue, before the next immediate. */
-const quiet = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+export const quiet = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 const before = (a: Due, b: Due): boolean => a.at < b.at || (a.at === b.at && a.sequence < b.sequence)
 

@@ -191,6 +191,13 @@ export const LANE_MUTANTS: readonly Mutant[] = [
     caughtBy: simulation,
   },
   {
+    bug: 'of two conflicts that wait for each other both are final',
+    harm: 'the sound one is parked with the one that is to blame',
+    file: 'src/pipeline/applier.ts',
+    edits: [{ find: 'return at === null || !precedes(stuck, at)', replace: 'return true' }],
+    caughtBy: simulation,
+  },
+  {
     bug: 'a constraint conflict is final at once',
     harm: 'a unique value that another partition is about to give up parks a key that is sound',
     file: 'src/pipeline/applier.ts',
