@@ -2686,4 +2686,36 @@ export const BROKEN: readonly { readonly what: string; readonly schedule: Schedu
       ],
     },
   },
+  {
+    what: 'a relay that was asked to stop found that the queue had lost its end, and left it to the next start (by the judge)',
+    schedule: {
+      setup: { seed: 293719403, partitions: 1, maxChanges: 1, followsOthers: true, parks: true, restartedAtEnd: false },
+      steps: [
+        {
+          number: 1,
+          at: 229.1,
+          action: {
+            kind: 'transaction',
+            rows: [
+              {
+                aggregate: 'customer',
+                key: 'c1',
+                type: 'CustomerPut',
+                payload: '{"v":2}',
+                headers: null,
+                orderingKey: 'c-together',
+              },
+              { aggregate: 'customer', key: 'c3', type: 'CustomerGone', payload: null, headers: null, orderingKey: null },
+            ],
+            backToBack: true,
+            openMs: 0,
+            rollback: false,
+          },
+        },
+        { number: 7, at: 1435.6, action: { kind: 'broker loss', topic: 'outbox.event.customer', partition: 0, count: 5 } },
+        { number: 13, at: 1629, action: { kind: 'stop', process: 'relay B', downMs: 1638 } },
+        { number: 24, at: 3363.7, action: { kind: 'broker loss', topic: 'outbox.event.customer', partition: 0, count: 2 } },
+      ],
+    },
+  },
 ]

@@ -20,6 +20,8 @@ export class Process {
   readonly name: string
   alive = true
   stopped = false
+  /** to end: what it finds from then on it leaves to the next start */
+  ending = false
   readonly clock: Clock
   readonly random: () => number
   readonly log: Log

@@ -371,6 +371,7 @@ class World {
     if (running === undefined || !running.process.alive) return
     const { process } = running
     process.reach(() => {
+      process.ending = true
       const stopping = running.role === 'relay' ? running.relay.stop() : running.applier.stop()
       stopping.then(() => {
         process.alive = false
