@@ -75,7 +75,7 @@ export function judged(context: RangeContext, cut: Cut): Cut {
       cut.bound,
       `it is of epoch ${epoch}, and ${source} has ${first === last ? `only ${last}` : `${first} to ${last}`}: a position of another source?`,
     )
-  const end = relayedUpTo(state)
+  const end = relayedUpTo(state, context)
   if (cut.first > end)
     throw refused(
       cut.bound,
@@ -84,10 +84,15 @@ export function judged(context: RangeContext, cut: Cut): Cut {
   return cut
 }
 
-function relayedUpTo(state: RelayState): Position {
+/** as the relay has recorded it, a second ago perhaps; what the sink has applied since was relayed, too */
+function relayedUpTo(state: RelayState, { source, places }: RangeContext): Position {
   let end = position(epochAt(state.epochs, state.intent), state.intent, 0)
   for (const tails of state.topics.values())
     for (const tail of tails) if (tail.position !== null && tail.position > end) end = tail.position
+  for (const { positions } of places) {
+    const applied = positions.get(source)
+    if (applied !== undefined && applied > end) end = applied
+  }
   return end
 }
 

@@ -146,6 +146,10 @@ describe('every kind of place', () => {
     expect(await starts([{ ...elsewhere, topics }])).toEqual([0n, 0n])
   })
 
+  test('what the sink has applied was relayed, also where the relay has yet to record it', async () => {
+    expect(await selected(at(15), null, { state: stateAfter(10) })).toEqual(numbers(15))
+  })
+
   test('a topic that was made after the checkpoint is meant from its first event on', async () => {
     const early = { ...savedAfter(7), topics: new Map() }
     expect(await selected('after-7', null, { checkpoints: [early] })).toEqual(numbers(0))
