@@ -91,7 +91,7 @@ export const RULES: Readonly<Record<ErrorCode, Rule>> = {
   ),
   MILLRACE_SLOT_MOVED: rule(
     'halt',
-    'The slot was made again, or advanced by somebody else, beyond what was relayed.',
+    'The slot begins above what is recorded as relayed: it was made again, or advanced by somebody else, or the queue went back to an earlier state of its own.',
     '`millrace resume` explains the gap and offers the ways on.',
   ),
   MILLRACE_STREAM_BROKEN: rule('retry', 'The replication connection ended.', 'Nothing, if it comes back.'),

@@ -91,6 +91,30 @@ export async function foldOn(options: FoldOptions): Promise<Folded> {
   }
 }
 
+/** a fold that read no more than this ended where the sink stood a moment ago */
+const CAUGHT_UP = 5_000
+const CATCH_UPS = 5
+
+/** Folds on until little is left that the sink has applied meanwhile. @param read records, in all so far */
+export async function catchUp(read: () => number, fold: () => Promise<unknown>): Promise<void> {
+  let before = Number.NEGATIVE_INFINITY
+  for (let round = 1; round <= CATCH_UPS && read() - before > CAUGHT_UP; round++) {
+    before = read()
+    await fold()
+  }
+}
+
+/** the first offset that is retained */
+export async function logStart(queue: Pick<Queue, 'ranges'>, { topic, partition }: TopicPartition): Promise<bigint> {
+  const range = (await queue.ranges(topic))[partition]
+  if (range !== undefined) return range.start
+  throw new MillraceError(
+    'MILLRACE_QUEUE_OFFSET_GONE',
+    `the queue has no partition ${partition} of ${topic}, which the sink has applied`,
+    { remedy: 'find out who made the topic again; nothing was changed', fields: { topic, partition } },
+  )
+}
+
 const hasBegun = (checkpoint: PartitionCheckpoint): checkpoint is StandingCheckpoint => checkpoint.offset !== null
 
 interface FoldLane {

@@ -5,7 +5,7 @@ import type { Event } from '../core/event.ts'
 import type { Queue, TopicPartition } from '../core/queue.ts'
 import type { Sink } from '../core/sink.ts'
 import { type ComparePlace, compareAll, firstPlace, type KeyVerdict, type TargetCounts } from './compare.ts'
-import { type Folded, type FoldOptions, type FoldSpan, foldOn } from './fold.ts'
+import { catchUp, type Folded, type FoldOptions, type FoldSpan, foldOn, logStart } from './fold.ts'
 import type { Desk, Progress } from './job.ts'
 import { paceOf } from './pace.ts'
 import { LOWEST } from './replay-log.ts'
@@ -94,9 +94,6 @@ export type ReplayFailpoint =
   | 'replay-done'
   | 'replay-batch-delivered'
 
-/** a fold that read no more than this ended where the sink stood a moment ago */
-const CAUGHT_UP = 5_000
-const CATCH_UPS = 5
 /** keys of one comparison */
 const CHUNK = 5_000
 /** how often a key that the sink has written since is looked at again: by then it is right, or its position cannot be true */
@@ -201,14 +198,10 @@ export async function replay(work: ReplayWork): Promise<Replayed> {
   // the copy may have been emptied since: by a crash of its server, or to be folded anew
   if (desk.job.state.step === 'compare') await brought('compare')
   if (desk.job.state.step === 'fold') {
-    for (
-      let round = 1, before = Number.NEGATIVE_INFINITY;
-      round <= CATCH_UPS && desk.job.state.read - before > CAUGHT_UP;
-      round++
-    ) {
-      before = desk.job.state.read
-      await brought('fold')
-    }
+    await catchUp(
+      () => desk.job.state.read,
+      () => brought('fold'),
+    )
     await failpoint('replay-folded')
     await keep({ step: 'compare', place: firstPlace(copy.targets) }, { phase: 'compare', unit: 'keys', done: 0, of: null }, true)
   }
@@ -262,8 +255,4 @@ export function aggregateFilter(id: string | null): (event: Event) => boolean {
   if (id === null) return () => true
   const wanted = new TextEncoder().encode(id)
   return ({ key }) => key.length === wanted.length && key.every((byte, index) => byte === wanted[index])
-}
-
-async function logStart(queue: Pick<Queue, 'ranges'>, { topic, partition }: TopicPartition): Promise<bigint> {
-  return (await queue.ranges(topic))[partition]?.start ?? 0n
 }

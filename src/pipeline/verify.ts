@@ -2,11 +2,9 @@ import { decodeBeginning } from '../core/chain.ts'
 import type { Clock } from '../core/clock.ts'
 import type { Log } from '../core/connector.ts'
 import type { Copy, MendOptions, Reach } from '../core/copy.ts'
-import { MillraceError } from '../core/errors.ts'
 import { orderOf } from '../core/event.ts'
 import { murmur2 } from '../core/murmur2.ts'
-import { position } from '../core/position.ts'
-import type { Queue, TopicPartition } from '../core/queue.ts'
+import type { Queue } from '../core/queue.ts'
 import type { Sink } from '../core/sink.ts'
 import {
   type ComparePlace,
@@ -17,9 +15,10 @@ import {
   named,
   type TargetCounts,
 } from './compare.ts'
-import { type Folded, foldOn } from './fold.ts'
+import { catchUp, type Folded, foldOn, logStart } from './fold.ts'
 import type { Desk, Progress } from './job.ts'
 import { paceOf } from './pace.ts'
+import { LOWEST } from './replay-log.ts'
 
 /**
  * Verify, for a sink with rows: everything that the queue retains is folded, up to where the sink stands, and every key of
@@ -95,10 +94,6 @@ export interface Verified {
   readonly whole: boolean | null
 }
 
-/** a fold that read no more than this ended where the sink stood a moment ago */
-const CAUGHT_UP = 5_000
-const CATCH_UPS = 5
-
 /** Goes on from what the desk remembers. @throws Stopped, and whatever the sink and the queue do */
 export async function verify(work: VerifyWork): Promise<Verified> {
   const verification = openVerification(work)
@@ -145,11 +140,10 @@ export function openVerification(work: VerifyWork): Verification {
 
   return {
     async fold() {
-      let before = Number.NEGATIVE_INFINITY
-      for (let round = 1; round <= CATCH_UPS && desk.job.state.read - before > CAUGHT_UP; round++) {
-        before = desk.job.state.read
-        await foldOnce('fold')
-      }
+      await catchUp(
+        () => desk.job.state.read,
+        () => foldOnce('fold'),
+      )
       await failpoint('verify-folded')
     },
 
@@ -207,23 +201,8 @@ function reachOf({ reach, live }: Folded): Reach {
   return { whole: false, since: new Map(sources.map((source) => [source, LOWEST])) }
 }
 
-const LOWEST = position(0, 0n, 0)
-
 function isSampled(order: string, share: number): boolean {
   return (murmur2(encoder.encode(order)) >>> 0) / 0x1_0000_0000 < share
 }
 
 const encoder = new TextEncoder()
-
-async function logStart(queue: Pick<Queue, 'ranges'>, { topic, partition }: TopicPartition): Promise<bigint> {
-  const range = (await queue.ranges(topic))[partition]
-  if (range !== undefined) return range.start
-  throw new MillraceError(
-    'MILLRACE_QUEUE_OFFSET_GONE',
-    `the queue has no partition ${partition} of ${topic}, which the sink has applied`,
-    {
-      remedy: 'find out who made the topic again; nothing was changed',
-      fields: { topic, partition },
-    },
-  )
-}

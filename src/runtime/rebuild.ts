@@ -113,9 +113,11 @@ export function planRebuild(
   })
 }
 
-/** Only a copy knows them: one is made, and removed. */
+/** Only a copy knows them: one is made, and removed. Should this process die meanwhile, it is a rebuild that can go on or be cancelled. */
 async function obstaclesOf(copies: Copies): Promise<readonly string[]> {
-  const copy = await copies.create(encodeJob({ kind: 'rebuild', asked: {}, state: null, progress: BEGUN }), 'table', true)
+  const asked: Asked = { beside: true, dropOld: false, rate: null }
+  const job = encodeJob({ kind: 'rebuild', asked: { ...asked }, state: BEGIN_VERIFY, progress: BEGUN })
+  const copy = await copies.create(job, 'table', true)
   try {
     return await copy.obstacles()
   } finally {

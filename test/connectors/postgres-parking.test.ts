@@ -1,3 +1,4 @@
+// Over 400 lines, because it is the whole of parking in Postgres beyond the contract, over one fixture.
 import fc from 'fast-check'
 import pg from 'pg'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'

@@ -1,3 +1,4 @@
+// Over 400 lines, because every way a backfill can be disturbed is told over one fixture.
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { CamelCasePlugin, Kysely, PostgresDialect } from 'kysely'

@@ -1,3 +1,4 @@
+// Over 400 lines, because it is data: one schedule after another.
 import type { Schedule } from './schedule.ts'
 
 /**

@@ -1,3 +1,4 @@
+// One file and over 400 lines, because its rules share what they remember of each event. When they are asked is judge.ts.
 import { partitionOf } from '../../src/core/murmur2.ts'
 import { type Lsn, type Position, position } from '../../src/core/position.ts'
 import type { StoredRecord, TopicPartition } from '../../src/core/queue.ts'

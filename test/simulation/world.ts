@@ -1,3 +1,4 @@
+// One file and over 400 lines, because it is the table of what each step does. What each verdict takes of it is judge.ts.
 import { codeOf } from '../../src/core/errors.ts'
 import { partitionOf } from '../../src/core/murmur2.ts'
 import type { Position } from '../../src/core/position.ts'
@@ -56,7 +57,6 @@ const DRAIN_PATIENCE = 30_000
 /** one waits for another, and that for a third */
 const CONFLICTS_END_WITHIN = 3 * CONFLICT_PATIENCE
 
-// One file and over 400 lines, because it is the table of what each step does. What each verdict takes of it is judge.ts.
 /** Runs a schedule from its first step to the verdict. */
 export async function simulate(schedule: Schedule, options: { readonly trace?: boolean } = {}): Promise<Outcome> {
   const world = new World(schedule, options.trace === true)

@@ -107,7 +107,7 @@ function* countsOf(tables: readonly TableReport[]): Generator<string> {
 function* describeKeys(keys: readonly KeyReport[], out: Pick<Terminal, 'style'>): Generator<string> {
   for (const { table: name, key, kind, folded, shown, mended, refused } of keys) {
     const now = mended ? out.style('green', ' mended') : ''
-    yield `  ${kind} ${out.style('bold', printable(key))} of ${name}${now}: the stream has it at ${folded ?? 'no position'}, the replica at ${shown ?? 'no position'}`
+    yield `  ${kind} ${out.style('bold', printable(key))} of ${name}${now}: ${folded === null ? 'not in the stream' : `the stream has it at ${folded}`}, ${shown === null ? 'the replica shows no position' : `the replica at ${shown}`}`
     if (refused !== null) yield `    ${printable(refused)}`
   }
 }
