@@ -7,7 +7,7 @@ import { type Event, orderOf } from '../core/event.ts'
 import { policyFor } from '../core/policy.ts'
 import { type Position, parsePosition, position } from '../core/position.ts'
 import type { Queue, StoredRecord, TopicPartition } from '../core/queue.ts'
-import type { Lane, LaneBatch, Parking, PartitionCheckpoint, Sink } from '../core/sink.ts'
+import type { Lane, LaneBatch, Parking, ParkReason, PartitionCheckpoint, Sink } from '../core/sink.ts'
 import { eventKey, type Founded, type LaneRules, type LaneState, planLane, type Verdict } from './lane-plan.ts'
 import type { Pace } from './pace.ts'
 
@@ -284,6 +284,8 @@ async function foldLanes(options: FoldOptions, lanes: readonly FoldLane[]): Prom
 const REFUSING = 64
 /** refused events of one partition that are logged each */
 const TOLD = 20
+/** refused keys of one partition that are left alone: where there are more, it is no event that is at fault. They are kept by name */
+const MAX_REFUSED = 1_000
 
 async function foldLane(
   own: FoldLane,
@@ -309,6 +311,9 @@ async function foldLane(
         founded: new Map(plan.founded.map(({ event }) => [event.source, event.position])),
         refused: new Set(plan.batch.parked.flatMap(({ event, reason }) => (reason === null ? [] : [orderOf(event)]))),
       }
+      const lastRefused = plan.batch.parked.findLast(({ reason }) => reason !== null)
+      if (lastRefused?.reason != null && marks.refused.size + news.refused.size > MAX_REFUSED)
+        throw tooManyRefused(place, lastRefused.reason)
       const changed = plan.batch.beginning !== null || news.founded.size > 0 || news.refused.size > 0
       const beginning = changed ? encodeMarks(plan.after.beginning as Beginning, together(marks, news)) : null
       try {
@@ -363,6 +368,17 @@ async function foldLane(
 
 function together({ start, founded, refused }: Marks, news: Marks): Marks {
   return { start, founded: new Map([...founded, ...news.founded]), refused: new Set([...refused, ...news.refused]) }
+}
+
+function tooManyRefused({ topic, partition }: TopicPartition, { code, message }: ParkReason): MillraceError {
+  return new MillraceError(
+    'MILLRACE_REPLAY_REFUSED',
+    `the copy cannot take events of more than ${MAX_REFUSED} keys of ${topic}/${partition}, the last because: ${message} (${code})`,
+    {
+      remedy: 'what was mended until then stays; mend the mapping or the table that refuses them',
+      fields: { topic, partition, code },
+    },
+  )
 }
 
 /** The event of the batch that the copy says it cannot take; null when what failed is no event's fault. */

@@ -177,3 +177,22 @@ it('leaves a key alone of which the copy cannot take an event, and does not begi
   expect(await differences()).toEqual(['b parked'])
   expect(await fold()).toMatchObject({ events: 0, refused: ['shop/b'] })
 })
+
+it('gives up where the copy refuses key after key: then no event is at fault', async () => {
+  let picky = false
+  await begin({ partitions: 1, refuses: ({ key }) => picky && new TextDecoder().decode(key).startsWith('x') })
+  const writeAll = async (from: number, to: number): Promise<void> => {
+    picky = false
+    for (let n = from; n < to; n++) stream.write(`x${n}`, 'Put', { note: '' })
+    await stream.apply()
+    picky = true
+  }
+  await writeAll(0, 1_000)
+  expect((await fold()).refused).toHaveLength(1_000)
+  await writeAll(1_000, 1_001)
+  await expect(fold()).rejects.toMatchObject({
+    code: 'MILLRACE_REPLAY_REFUSED',
+    message: expect.stringContaining('more than 1000 keys of outbox.event.order/0'),
+    remedy: expect.any(String),
+  })
+})
